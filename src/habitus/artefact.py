@@ -1,0 +1,261 @@
+"""Folders that are complete or nothing: data files, and a manifest written last.
+
+The only module that knows the names of files inside an artefact. It knows nothing of what the arrays mean. A folder is an
+artefact if and only if its `manifest.json` is there; files without one are debris, which the next writer clears away.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus.errors import ArtefactError, OutputExistsError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_MARK = ".incomplete"
+VOCABULARY, ENCODERS, FUSION = "vocabulary", "encoders", "fusion"  # inside MODEL
+MODEL, PROFILES, TIMELINES, WORK = "model", "profiles", "timelines", "work"  # inside RUN
+RUN_FACTS, SCORES = "run.json", "scores.json"  # inside RUN
+
+Array = NDArray[Any]
+
+_DTYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
+    "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
+}  # fmt: skip
+_MAX_HEADER = 64 << 20
+
+
+class ArtefactWriter:
+    """Writes the files of one artefact; obtained from `writing`, which completes it."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.folder, self.kind = folder, kind
+        self.facts: dict[str, Any] = {}
+        self._files: list[str] = []
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name`, for a writer that streams; it is checksummed when the artefact is completed."""
+        if name not in self._files:
+            self._files.append(name)
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def arrays(self, name: str, arrays: Mapping[str, Array]) -> None:
+        """Write `arrays` as `name`.safetensors; arrays of strings are kept as UTF-8 bytes and offsets."""
+        from safetensors.numpy import save_file
+
+        save_file(_plain(arrays), self.path(f"{name}.safetensors"))
+
+    def json(self, name: str, value: object) -> None:
+        """Write `value` as `name`.json."""
+        write_json(self.path(f"{name}.json"), value)
+
+    def complete(self) -> None:
+        """Flush every file to disk, then write the manifest with their sizes and SHA-256 checksums."""
+        files = {}
+        for name in self._files:
+            with (self.folder / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+                files[name] = {"bytes": file.tell(), "sha256": digest}
+        manifest = {"format": FORMAT_VERSION, "kind": self.kind, **self.facts, "files": files}
+        write_json(self.folder / MANIFEST, manifest)
+
+
+class ArtefactReader:
+    """Reads the files of one complete artefact; obtained from `opening`."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    def path(self, name: str) -> Path:
+        """The file `name`, which the manifest must list. Raises ArtefactError otherwise."""
+        if name not in self.manifest["files"]:
+            raise ArtefactError(f"{self.folder}: the manifest lists no file {name!r}; write the artefact again.")
+        return self.folder / name
+
+    def arrays(self, name: str) -> dict[str, Array]:
+        """The arrays of `name`.safetensors, memory-mapped and read-only."""
+        return _strings_restored(_map_safetensors(self.path(f"{name}.safetensors")))
+
+    def json(self, name: str) -> Any:
+        """The value of `name`.json."""
+        return read_json(self.path(f"{name}.json"))
+
+
+@contextmanager
+def writing(folder: str | Path, kind: str, *, overwrite: bool = False, keep: tuple[str, ...] = ()) -> Iterator[ArtefactWriter]:
+    """Open `folder` for an artefact of `kind`, and complete it if the body ends without an error.
+
+    Debris (left by a writer that died, known by its mark) is cleared away, but for the entries named in `keep`. Raises
+    OutputExistsError if a complete artefact is there and `overwrite` is false, or if the folder holds anything not ours.
+    """
+    target = Path(folder)
+    if is_complete(target):
+        if not overwrite:
+            raise OutputExistsError(f"{target} exists already; nothing was written. Name another folder, or allow overwriting.")
+        (target / _MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
+        (target / MANIFEST).unlink()
+    clear(target, keep)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / _MARK).touch()
+    writer = ArtefactWriter(target, kind)
+    yield writer
+    writer.complete()
+    (target / _MARK).unlink()
+
+
+def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactReader:
+    """Open the complete artefact of `kind` in `folder`; `verify` compares every file with its checksum.
+
+    Raises ArtefactError if the folder is missing, incomplete, of another kind, from a newer format, or damaged.
+    """
+    target = Path(folder)
+    if not target.is_dir():
+        raise ArtefactError(f"{target}: there is no such folder; expected a {kind} written by Habitus.")
+    if not is_complete(target):
+        raise ArtefactError(f"{target}: no {MANIFEST}, so this is no complete {kind}; write it again.")
+    manifest = read_json(target / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ArtefactError(f"{target / MANIFEST}: not a manifest; write the {kind} again.")
+    version = manifest.get("format")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ArtefactError(
+            f"{target}: written in format {version!r}, and this version of Habitus reads up to {FORMAT_VERSION}; "
+            "upgrade with `pip install -U habitus`."
+        )
+    if manifest.get("kind") != kind:
+        raise ArtefactError(f"{target}: holds a {manifest.get('kind')!r}, and a {kind!r} was asked for.")
+    for name, expected in manifest["files"].items():
+        _check_file(target, name, expected, verify)
+    return ArtefactReader(target, manifest)
+
+
+def is_complete(folder: str | Path) -> bool:
+    """Whether `folder` holds a complete artefact: whether its manifest is there."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Open `folder` for a run. What an unfinished run left is cleared away, or kept with `resume`; a finished run is kept with
+    `resume`, removed with `overwrite`, and raises OutputExistsError otherwise, as does a folder that holds anything not ours."""
+    if (folder / RUN_FACTS).is_file():
+        if not (resume or overwrite):
+            raise OutputExistsError(
+                f"{folder} holds a finished run already; nothing was written. Name another folder, or pass --resume or --overwrite."
+            )
+        (folder / _MARK).touch()
+        (folder / RUN_FACTS).unlink()
+    if not (resume and (folder / _MARK).exists()):
+        clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()
+
+
+def finish_run(folder: Path, facts: object) -> None:
+    """Write the run's facts, which completes it."""
+    write_json(folder / RUN_FACTS, facts)
+    (folder / _MARK).unlink(missing_ok=True)
+
+
+def clear(folder: Path, keep: tuple[str, ...] = ()) -> None:
+    """Remove what an interrupted writer left in `folder`, but for the entries named in `keep`.
+
+    Raises OutputExistsError, and removes nothing, if the folder has other files that carry no writer's mark.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputExistsError(f"{folder} is a file; nothing was written. Name a folder that does not exist yet.")
+    entries = [entry for entry in folder.iterdir() if entry.name not in keep]
+    if entries and not (folder / _MARK).exists():
+        raise OutputExistsError(f"{folder} exists and is no unfinished work of Habitus; nothing was touched. Name another folder.")
+    for entry in entries:
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON through a temporary file, flushed, so that `path` is either old or new."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The value kept in a JSON file. Raises ArtefactError if the file is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise ArtefactError(f"{path}: not JSON ({error}); the file is damaged.") from None
+
+
+def _check_file(folder: Path, name: str, expected: Any, verify: bool) -> None:
+    target = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts or target.is_symlink():
+        raise ArtefactError(f"{folder}: the manifest names {name!r}, which leads outside the folder.")
+    if not isinstance(expected, dict) or not target.is_file() or target.stat().st_size != expected.get("bytes"):
+        raise ArtefactError(f"{target}: missing, or not of the size that the manifest states; the artefact is damaged.")
+    if verify:
+        with target.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected.get("sha256"):
+                raise ArtefactError(f"{target}: its checksum differs from the manifest's; the file is damaged.")
+
+
+def _plain(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    plain: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if array.dtype.kind in "UO":
+            encoded = [str(value).encode() for value in array]
+            plain[f"{name}/utf8"] = np.frombuffer(b"".join(encoded), np.uint8)
+            plain[f"{name}/ends"] = np.cumsum([len(value) for value in encoded], dtype=np.int64)
+        else:
+            plain[name] = np.ascontiguousarray(array)
+    return plain
+
+
+def _strings_restored(arrays: dict[str, Array]) -> dict[str, Array]:
+    for name in [name.removesuffix("/utf8") for name in arrays if name.endswith("/utf8")]:
+        data, ends = arrays.pop(f"{name}/utf8").tobytes(), arrays.pop(f"{name}/ends").tolist()
+        starts = [0, *ends[:-1]]
+        arrays[name] = np.array([data[a:b].decode() for a, b in zip(starts, ends, strict=True)], dtype=str)
+    return arrays
+
+
+def _map_safetensors(path: Path) -> dict[str, Array]:
+    """The arrays of a safetensors file as views of its memory map. Raises ArtefactError if header and size disagree."""
+    try:
+        with path.open("rb") as file:
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        length = int.from_bytes(data[:8].tobytes(), "little")
+        if length > min(_MAX_HEADER, len(data) - 8):
+            raise ValueError("its header is longer than the file")
+        header = json.loads(data[8 : 8 + length].tobytes())
+        return {name: _view(data[8 + length :], entry) for name, entry in header.items() if name != "__metadata__"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"{path}: not a sound safetensors file ({error}); the artefact is damaged.") from None
+
+
+def _view(body: Array, entry: Any) -> Array:
+    begin, end = entry["data_offsets"]
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    shape = tuple(int(size) for size in entry["shape"])
+    if not 0 <= begin <= end <= len(body) or int(np.prod(shape, dtype=object)) * dtype.itemsize != end - begin:
+        raise ValueError("an array's shape and extent disagree")
+    return body[begin:end].view(dtype).reshape(shape)

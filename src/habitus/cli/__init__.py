@@ -1,0 +1,19 @@
+"""The command line: the only place that prints. Commands are thin; what they do is in `pipeline`."""
+
+import sys
+
+from habitus.errors import HabitusError
+
+
+def main() -> None:
+    """Run the command line. Errors raised on purpose end as one paragraph on stderr and their exit status."""
+    from habitus.cli.app import app
+
+    try:
+        app()
+    except HabitusError as error:
+        sys.stderr.write(f"habitus: {error}\n")
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("habitus: interrupted; a run can be continued with --resume.\n")
+        raise SystemExit(130) from None

@@ -1,0 +1,184 @@
+"""The contract of every encoder: timelines in, one block of a profile out.
+
+An encoder never sees a table, a vocabulary's values or a task. One module beside this one holds one encoder of the module's
+name; the registry finds it there, imports it only when asked, and no encoder imports another.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus import artefact
+from habitus.errors import ArtefactError, LogError, RecipeError
+from habitus.log.timelines import Timelines
+from habitus.profiles import Profiles
+from habitus.progress import SILENT, Progress
+
+Array = NDArray[Any]
+KIND = "encoder"
+ALL_FIELDS = "*"
+
+
+class Encoder(ABC):
+    """Learns from timelines (`fit`) and gives each user a fixed-size float32 vector (`encode`).
+
+    A user's vector depends on that user's events and on what was fitted, never on who else is encoded. Users without events,
+    or of whom this encoder can say nothing, get a row of zeros and `known = False`. Subclasses set `kind` (the module's name)
+    and `Settings` (a frozen dataclass), and implement `_fit`, `_encode`, `_state` and `_restore`.
+    """
+
+    kind: ClassVar[str]
+    Settings: ClassVar[type[Any]]
+
+    def __init__(self, settings: Any = None, *, name: str | None = None) -> None:
+        self.settings = self.Settings() if settings is None else settings
+        self.name = name or self.kind
+        self.model_until: int | None = None  # microseconds UTC; None before `fit`
+        self._sizes: dict[str, int] = {}
+        self.facts: dict[str, Any] = {}  # what `fit` has to report: losses, accuracies, durations; JSON values
+
+    def fit(self, timelines: Timelines, *, seed: int = 0, device: str = "auto", progress: Progress = SILENT, work: Path | None = None) -> Self:
+        """Learn from `timelines`; a second call starts afresh. `work` is a folder for checkpoints to resume from, if given.
+
+        Raises LogError if there is no event to learn from, or a field named in the settings is not in the timelines.
+        """
+        if timelines.n_events == 0:
+            raise LogError(f"{self.name}: there is no event before the cut-off to learn from; choose a later cut-off.")
+        self.facts = {}
+        learned_from = timelines.at(np.flatnonzero(timelines.lengths > 0))
+        self._fit(learned_from, seed=seed, device=device, progress=progress, work=work)
+        self.model_until = timelines.until
+        self._sizes = {name: entry.size for name, entry in timelines.fields.items()}
+        return self
+
+    def encode(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Profiles:
+        """The profiles, one block named `name`, of every user of `timelines`, in their order.
+
+        Raises LogError if `fit` has not been called, or the timelines were coded with another vocabulary.
+        """
+        if self.model_until is None:
+            raise LogError(f"{self.name}: not fitted yet; call fit(timelines) first, or load a fitted one.")
+        if self._sizes != (sizes := {name: entry.size for name, entry in timelines.fields.items()}):
+            changed = sorted(set(self._sizes.items()) ^ set(sizes.items()))
+            raise LogError(f"{self.name}: the timelines' fields are not those of fit ({changed[:3]}); code them with the model's vocabulary.")
+        there = np.flatnonzero(timelines.lengths > 0)
+        matrix, known = np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
+        with progress.stage(f"encoding with {self.name}", int(timelines.lengths.sum()), "events") as advance:
+            for piece in (active := timelines.at(there)).pieces():
+                part = active.at(piece)
+                matrix[there[piece]], known[there[piece]] = self._encode(part, device=device)
+                advance(part.n_events)
+        return Profiles.single(
+            self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
+            features=tuple(self.features()), facts={"events": timelines.n_events, "events_left_out": self._left_out(timelines)},
+        )  # fmt: skip
+
+    def _left_out(self, timelines: Timelines) -> int:
+        """Events beyond the newest that are read."""
+        return 0 if self.newest is None else int(np.maximum(timelines.lengths - self.newest, 0).sum())
+
+    @classmethod
+    def fields_named(cls, settings: Any) -> tuple[str, ...]:
+        """The fields that the settings name, whatever they are used for."""
+        return tuple(name for name in getattr(settings, "fields", ()) if name != ALL_FIELDS)
+
+    @classmethod
+    def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
+        """The settings less the fields that the log lacks (`missing`: field → reason), or None and the reason if nothing is
+        left to learn from. `kinds`: how each field of the log is read (category, number, codes, text)."""
+        named = cls.fields_named(settings)
+        left = tuple(name for name in getattr(settings, "fields", ()) if name not in missing)
+        if not named or len(left) == len(settings.fields):
+            return settings, ""
+        return (dataclasses.replace(settings, fields=left), "") if left else (None, missing[named[0]])
+
+    @property
+    def newest(self) -> int | None:
+        """How many of a user's newest events are read; None: all of them."""
+        return None
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Number of columns of the block; known once fitted."""
+
+    def features(self) -> Sequence[str]:
+        """What each column means, where columns have a meaning of their own; empty where they have none."""
+        return ()
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write everything fitted as an artefact: settings and facts as JSON, arrays as safetensors."""
+        state, facts = self._state()
+        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
+            writer.arrays("state", state)
+            writer.json("settings", dataclasses.asdict(self.settings))
+            writer.json("facts", {"sizes": self._sizes, "model_until": self.model_until, "report": self.facts, "own": facts})
+            writer.facts = {"encoder": self.kind, "name": self.name}
+
+    @staticmethod
+    def load(folder: str | Path) -> "Encoder":
+        """Read any encoder that `save` wrote. Raises ArtefactError if it is damaged."""
+        reader = artefact.opening(folder, KIND)
+        try:
+            kind = encoder_class(reader.manifest["encoder"])
+            encoder = kind(kind.Settings(**_tupled(reader.json("settings"))), name=reader.manifest["name"])
+            facts = reader.json("facts")
+            encoder.model_until, encoder._sizes, encoder.facts = facts["model_until"], facts["sizes"], facts["report"]
+            encoder._restore(reader.arrays("state"), facts["own"])
+        except (KeyError, TypeError, ValueError, RuntimeError, RecipeError) as error:
+            raise ArtefactError(f"{folder}: what it holds is no {reader.manifest.get('encoder')} ({error}).") from None
+        return encoder
+
+    @abstractmethod
+    def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
+        """Learn from users who all have at least one event; must not depend on an earlier call."""
+
+    @abstractmethod
+    def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
+        """Vectors (n_users, dim) float32 and known (n_users) bool of users who all have at least one event."""
+
+    @abstractmethod
+    def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:
+        """Everything fitted: arrays, and JSON facts."""
+
+    @abstractmethod
+    def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Take back what `_state` gave."""
+
+
+def encoder_kinds() -> list[str]:
+    """The encoders there are: the modules beside this one."""
+    package = importlib.import_module("habitus.encoders")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
+
+
+def encoder_class(kind: str) -> type[Encoder]:
+    """The encoder of this kind, its module imported. Raises RecipeError, with the kinds there are, if there is none."""
+    if kind not in encoder_kinds():
+        raise RecipeError(f"encoder: there is no kind {kind!r}; there are {', '.join(encoder_kinds())}.")
+    module = importlib.import_module(f"habitus.encoders.{kind}")
+    found = [value for value in vars(module).values() if isinstance(value, type) and getattr(value, "kind", None) == kind]
+    return cast(type[Encoder], found[0])
+
+
+def chosen_fields(timelines: Timelines, names: Sequence[str]) -> list[str]:
+    """The fields that `names` speak of: `*` stands for every stored category and number field not named otherwise.
+
+    Raises LogError, with the fields there are, if a name is none of the timelines' fields.
+    """
+    rest = [f.name for f in timelines.fields.values() if f.kind in ("category", "number") and f.name not in names]
+    expanded = [one for name in names for one in (rest if name == ALL_FIELDS else [name])]
+    for name in expanded:
+        timelines.field(name)
+    return list(dict.fromkeys(expanded))
+
+
+def _tupled(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

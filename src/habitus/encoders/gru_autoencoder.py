@@ -1,0 +1,291 @@
+"""The paper's encoder: a GRU autoencoder over each user's newest events, whatever their type.
+
+After "Encode Me If You Can" (arXiv 2508.07748). Its four presets are settings; the recipes that ship have them.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from habitus.encoders.base import Encoder, chosen_fields
+from habitus.errors import LogError
+from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
+from habitus.nn.autoencoder import Absences, SequenceAutoencoder
+from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
+from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn.training import TrainingSettings, derived, held_out_users, require, require_one, seeded, torch_device, train
+from habitus.progress import SILENT, Progress
+
+Array = NDArray[Any]
+_MOST_TESTED = 2000  # held-out users whose sequences are rebuilt after training; decoding goes step by step
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRUAutoencoderSettings(TrainingSettings):
+    """What is read, and with what network. Raises RecipeError if a value is outside its range."""
+
+    fields: tuple[str, ...] = ("event_type", "*")
+    """Fields of an event to read; "*": every stored category and number not named otherwise."""
+    keep: int = 5000
+    """Most frequent values told apart per field; the rest read as one."""
+    embedding: int = 128
+    """Numbers per embedded code."""
+    join: str = "sum"
+    """How the embeddings of an event's fields become one: "sum" or "concatenate"."""
+    hidden: int = 128
+    """Numbers per GRU state, and columns of the block."""
+    layers: int = 2
+    """GRU layers, in the encoder and again in the decoder."""
+    dropout: float = 0.1
+    """Share of numbers dropped between layers while training."""
+    max_length: int = 128
+    """Tokens per user, start and end included: the newest max_length − 2 steps are read."""
+    distinct: str | None = None
+    """A field: only a user's first event with each of its values is a step. None: every event is."""
+    crop: str = "newest"
+    """Which steps an example trains on: the "newest", or those before a "random" step, drawn anew in every epoch."""
+    absent: bool = True
+    """Whether a field that an event lacks is to be rebuilt, too (the paper's way), or costs nothing."""
+    decoder_start: str = "stack"
+    """What the decoder starts from: the encoder's whole "stack" (the paper's), or the vector alone ("latent")."""
+    tested: float = 0.02
+    """Share of users not learned from, on whom reconstruction is measured (a few at least, on a small log; at most 2,000)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("keep", "embedding", "hidden", "layers"):
+            require(getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
+        require(len(self.fields) > 0, "fields", "at least one name", self.fields)
+        require(self.max_length >= 3, "max_length", "at least 3 (a start, a step, an end)", self.max_length)
+        require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
+        require(0 <= self.tested < 0.5, "tested", "at least 0 and below 0.5", self.tested)
+        require_one(self.join, "join", ("sum", "concatenate"))
+        require_one(self.crop, "crop", ("newest", "random"))
+        require_one(self.decoder_start, "decoder_start", ("stack", "latent"))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Sequences of users, laid end to end: user i has the steps offsets[i] up to offsets[i + 1], in time order.
+
+    `codes[field]` (n_steps) int64, or (n_steps, length) for a field of code vectors.
+    """
+
+    offsets: Array
+    codes: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What the encoder read of `users`, and what it rebuilds from its memory of them alone, without being told any of it."""
+
+    users: Array
+    true: Steps
+    remembered: Steps
+
+
+class GRUAutoencoder(Encoder):
+    """One vector per user: the top GRU layer's state after the newest events, learned by rebuilding them.
+
+    Users without a step (with `distinct`: without any value of that field) get a zero row and `known = False`.
+    """
+
+    kind = "gru_autoencoder"
+    Settings = GRUAutoencoderSettings
+    settings: GRUAutoencoderSettings
+
+    _columns: tuple[Column, ...] = ()
+    _model: SequenceAutoencoder | None = None
+    _absences: Absences | None = None
+
+    @property
+    def dim(self) -> int:
+        """The GRU's hidden size."""
+        return self.settings.hidden
+
+    def reconstruct(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Reconstruction:
+        """Greedy decoding of every user's vector (decoder_start "stack": of the whole hidden stack), beside what was read.
+
+        A user's sequence ends where the end token is likeliest, or after max_length − 2 steps. Users without a step have empty
+        sequences. Raises LogError if `fit` has not been called.
+        """
+        chosen = torch_device(device)
+        model, sequences = self._ready(chosen), self._sequences(timelines)
+        true, remembered = _Collected(self._columns), _Collected(self._columns)
+        with torch.no_grad(), progress.stage(f"rebuilding with {self.name}", len(timelines), "users") as advance:
+            for batch in _batches(sequences, chosen):
+                codes, owner = model.rebuild(model.read(model.remember(batch)), sequences.max_steps, self._absences)
+                remembered.add(batch.users[owner.cpu().numpy()], codes.cpu().numpy())
+                layout = batch.layout.shortened  # what follows a step, but for the end
+                inner = layout.followed
+                true.add(batch.users[layout.owner[inner]], batch.codes[:, layout.users + inner].cpu().numpy())
+                advance(len(batch.users))
+        return Reconstruction(timelines.users, true.steps(len(timelines)), remembered.steps(len(timelines)))
+
+    def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
+        settings = self.settings
+        self._columns = columns_of(timelines, chosen_fields(timelines, settings.fields), settings.keep)
+        sequences = self._sequences(timelines)
+        usable = np.flatnonzero(sequences.steps > 0)
+        if not len(usable):
+            raise LogError(f"{self.name}: no event has a value of {settings.distinct!r}, so there is nothing to read; change `distinct`.")
+        groups = held_out_users(len(usable), (settings.watched, settings.tested), derived(seed, 2))
+        learners, watched, tested = (usable[group] for group in groups)
+        self._absences = None if settings.absent else _absences(timelines.at(learners), self._columns)
+        with seeded(derived(seed, 0)):
+            self._model = self._new_model()
+        feed = Feed(
+            sequences, learners, max_tokens=settings.batch_tokens, max_users=settings.batch_users, seed=derived(seed, 3), crop=settings.crop
+        )  # fmt: skip
+        report = train(
+            self._model, feed, Feed(sequences, watched if len(watched) else learners), settings, seed=seed, device=device,
+            title=f"training {self.name}", progress=progress, work=work, identity=self._identity(timelines),
+        )  # fmt: skip
+        steps = sequences.steps[usable]
+        self.facts = {
+            "training": report,
+            "users": {"learned_from": len(learners), "watched": len(watched), "tested": len(tested)},
+            "steps": {"all": int(steps.sum()), "beyond_max_length": int(np.maximum(steps - sequences.max_steps, 0).sum())},
+        }
+        measured = tested if len(tested) else learners
+        self.facts["reconstruction"] = self._measured(timelines.at(measured[:_MOST_TESTED]), device, progress)
+
+    def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
+        chosen = torch_device(device)
+        model, sequences = self._ready(chosen), self._sequences(timelines)
+        vectors = np.zeros((len(timelines), self.dim), np.float32)
+        with torch.no_grad():
+            for batch in _batches(sequences, chosen):
+                vectors[batch.users] = model.read(model.remember(batch))[-1].float().cpu().numpy()
+        return vectors, sequences.steps > 0
+
+    def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:
+        arrays = weights_as_arrays(self._ready(torch.device("cpu")), "weights")
+        if self._absences is not None:
+            arrays["lacks"] = self._absences.lacks.numpy()
+        return arrays, {"columns": [asdict(column) for column in self._columns]}
+
+    def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        self._columns = tuple(Column(**column) for column in facts["columns"])
+        self._model = self._new_model()
+        load_weights(self._model, arrays, "weights")
+        if "lacks" in arrays:
+            self._absences = Absences(_event_type_column(self._columns), torch.from_numpy(np.array(arrays["lacks"])))
+
+    def _new_model(self) -> SequenceAutoencoder:
+        settings = self.settings
+        return SequenceAutoencoder(
+            [column.size for column in self._columns], embedding=settings.embedding, join=settings.join, hidden=settings.hidden,
+            layers=settings.layers, dropout=settings.dropout, decoder_start=settings.decoder_start,
+            ignored=None if settings.absent else ABSENT,
+        )  # fmt: skip
+
+    def _ready(self, device: torch.device) -> SequenceAutoencoder:
+        if self._model is None:
+            raise LogError(f"{self.name}: not fitted yet; call fit(timelines) first, or load a fitted one.")
+        return self._model.to(device).eval()
+
+    def _sequences(self, timelines: Timelines) -> Sequences:
+        return Sequences(timelines, self._columns, max_length=self.settings.max_length, distinct=self.settings.distinct)
+
+    def _identity(self, timelines: Timelines) -> dict[str, Any]:
+        """What a training depends on, beside the seed."""
+        return {
+            "settings": asdict(self.settings), "columns": [asdict(column) for column in self._columns], "users": len(timelines),
+            "events": timelines.n_events, "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
+        }  # fmt: skip
+
+    def _measured(self, timelines: Timelines, device: str, progress: Progress) -> dict[str, Any]:
+        """Share of steps, the end included, that are rebuilt in their place: per field, teacher-forced and free-running."""
+        chosen = torch_device(device)
+        model, right = self._ready(chosen), np.zeros((2, len(self._columns)))
+        with torch.no_grad():
+            for batch in _batches(self._sequences(timelines), chosen):
+                hits, counts = model.right(batch)
+                right += torch.stack([(hits & counts).sum(1), counts.sum(1)]).cpu().numpy()
+        forced = {name: right[:, [column.field == name for column in self._columns]].sum(1) for name in self._fields}
+        rebuilt = self.reconstruct(timelines, device=device, progress=progress)
+        return {
+            "users": len(timelines),
+            "teacher_forced": {name: float(hits / counts) for name, (hits, counts) in forced.items()},
+            "free_running": {name: accuracy(rebuilt, name, absent=self.settings.absent) for name in self._fields},
+        }
+
+    @property
+    def _fields(self) -> list[str]:
+        return list(dict.fromkeys(column.field for column in self._columns))
+
+
+def accuracy(rebuilt: Reconstruction, field: str, *, absent: bool = True) -> float:
+    """Share of the true steps, each user's end included, that are remembered in their place.
+
+    Without `absent`, steps whose event lacks the field do not count. Code vectors are compared code by code.
+    """
+    true, remembered = rebuilt.true, rebuilt.remembered
+    lengths, lengths_remembered = np.diff(true.offsets), np.diff(remembered.offsets)
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(owner)) - true.offsets[owner]
+    there = place < lengths_remembered[owner]
+    wanted = true.codes[field].reshape(len(owner), -1)
+    found = np.full_like(wanted, -1)
+    found[there] = remembered.codes[field].reshape(-1, wanted.shape[1])[remembered.offsets[owner[there]] + place[there]]
+    counted = np.ones_like(wanted, bool) if absent else wanted != ABSENT
+    ends = (lengths == lengths_remembered)[lengths > 0]
+    hits = ((found == wanted) & counted).sum() + ends.sum() * wanted.shape[1]
+    return float(hits / max(counted.sum() + len(ends) * wanted.shape[1], 1))
+
+
+class _Collected:
+    """Steps that come in batch by batch, put in the order of users at the end."""
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        self._columns = columns
+        self._users = [np.zeros(0, np.int64)]
+        self._codes = [np.zeros((len(columns), 0), np.int64)]
+
+    def add(self, users: Array, codes: Array) -> None:
+        """Steps (columns, n) of the users at these positions (n); each user's in time order."""
+        self._users.append(users)
+        self._codes.append(codes)
+
+    def steps(self, n_users: int) -> Steps:
+        users = np.concatenate(self._users)
+        codes = np.concatenate(self._codes, 1)[:, np.argsort(users, kind="stable")]
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=n_users))])
+        fields: dict[str, Array] = {}
+        for name in dict.fromkeys(column.field for column in self._columns):
+            rows = codes[[column.field == name for column in self._columns]]
+            vectors = any(column.part >= 0 for column in self._columns if column.field == name)
+            fields[name] = np.ascontiguousarray(rows.T) if vectors else rows[0]
+        return Steps(offsets, fields)
+
+
+def _batches(sequences: Sequences, device: torch.device) -> Iterator[Batch]:
+    """Every user with a step, longest sequences first."""
+    for batch in Feed(sequences, np.flatnonzero(sequences.steps > 0)).epoch(0):
+        yield batch.to(device)
+
+
+def _event_type_column(columns: tuple[Column, ...]) -> int:
+    return [column.field for column in columns].index(EVENT_TYPE)
+
+
+def _absences(timelines: Timelines, columns: tuple[Column, ...]) -> Absences | None:
+    """Which columns most events of each event type lack; None if the event type is not read."""
+    if EVENT_TYPE not in (column.field for column in columns):
+        return None
+    at = _event_type_column(columns)
+    size = columns[at].size
+    lacking, events_of = np.zeros((len(columns), size)), np.zeros(size)
+    for piece in timelines.pieces(1 << 20):
+        events = timelines.read(piece, list(dict.fromkeys(column.field for column in columns)))
+        types = columns[at].of(events)
+        events_of += np.bincount(types, minlength=size)
+        for row, column in zip(lacking, columns, strict=True):
+            row += np.bincount(types, column.of(events) == ABSENT, minlength=size)
+    return Absences(at, torch.from_numpy((2 * lacking > events_of).T.copy()))

@@ -1,0 +1,174 @@
+"""Many blocks into one profile: per block a reduction, a scaling and a stand-in for unknown users, all fitted state kept.
+
+Knows profiles only; scikit-learn fits, plain arrays remain.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus import artefact
+from habitus.errors import ArtefactError, ProfilesError
+from habitus.profiles import Profiles
+
+Array = NDArray[Any]
+KIND = "fusion"
+_QUANTILES = 1000
+
+
+@dataclass(frozen=True)
+class BlockFusion:
+    """What becomes of one block on its way into the profile."""
+
+    reduce: int | None = None
+    """Principal components to keep (at most the block's columns, and one less than the users); none: every column stays."""
+    scale: Literal["unit", "standard", "quantile", "none"] = "unit"
+    """unit: rows of length 1; standard: columns of mean 0 and deviation 1; quantile: columns to uniform ranks in 0 … 1."""
+    unknown: Literal["mean", "zero"] = "mean"
+    """What stands in for users of whom the block knows nothing: the mean of the known users' rows, or zeros."""
+
+    def __post_init__(self) -> None:
+        if self.reduce is not None and self.reduce < 1:
+            raise ValueError(f"reduce: at least one component is needed, received {self.reduce}")
+
+
+class Fusion:
+    """Per block a fitted reduction and scaling, then concatenation (paper: PCA, then rows of unit length; statistics through a
+    uniform quantile transform; missing rows take the mean)."""
+
+    def __init__(self, blocks: Mapping[str, BlockFusion]) -> None:
+        self.blocks = dict(blocks)
+        self._fitted: dict[str, dict[str, Array]] = {}
+
+    def fit(self, profiles: Sequence[Profiles]) -> Self:
+        """Fit every block's reduction and scaling on the users it knows. Raises ProfilesError if it knows none at all."""
+        self._fitted = {}
+        for name, block in self._matched(profiles).items():
+            known = block.matrix[block.known[:, 0]].astype(np.float64)
+            if not len(known):
+                raise ProfilesError(f"fusion: the block {name!r} knows none of the {len(block)} users; leave it out.")
+            self._fitted[name] = _fit_block(known, self.blocks[name])
+        return self
+
+    def apply(self, profiles: Sequence[Profiles]) -> Profiles:
+        """One profile of all blocks, in this fusion's order. Raises ProfilesError if blocks or their users do not match."""
+        matched = self._matched(profiles)
+        if not self._fitted:
+            raise ProfilesError("fusion: not fitted yet; call fit first.")
+        parts, spans, start = [], {}, 0
+        for name, block in matched.items():
+            parts.append(_apply_block(block, self.blocks[name], self._fitted[name]))
+            spans[name] = (start, start + parts[-1].shape[1])
+            start = spans[name][1]
+        some = next(iter(matched.values()))
+        names = [_features(block, self.blocks[name], spans[name]) for name, block in matched.items()]
+        return Profiles(
+            users=some.users, matrix=np.concatenate(parts, axis=1), blocks=spans,
+            known=np.concatenate([block.known for block in matched.values()], axis=1),
+            until=_latest([block.until for block in matched.values()]),
+            model_until=_latest([block.model_until for block in matched.values()]),
+            features=tuple(feature for features in names for feature in features),
+        )  # fmt: skip
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write settings and fitted arrays as an artefact."""
+        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
+            arrays = {f"{name}/{key}": array for name, state in self._fitted.items() for key, array in state.items()}
+            writer.arrays("state", arrays)
+            writer.json("blocks", {name: asdict(block) for name, block in self.blocks.items()})
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read a fusion that `save` wrote. Raises ArtefactError if it is damaged."""
+        reader = artefact.opening(folder, KIND)
+        try:
+            fusion = cls({name: BlockFusion(**block) for name, block in reader.json("blocks").items()})
+            fusion._fitted = {name: {} for name in fusion.blocks}
+            for key, array in reader.arrays("state").items():
+                name, part = key.rsplit("/", 1)
+                fusion._fitted[name][part] = array
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtefactError(f"{folder}: no sound fusion ({error!r}).") from None
+        return fusion
+
+    def _matched(self, profiles: Sequence[Profiles]) -> dict[str, Profiles]:
+        given = {name: block for block in profiles for name in block.blocks}
+        if set(given) != set(self.blocks) or any(len(block.blocks) != 1 for block in profiles):
+            raise ProfilesError(f"fusion: the blocks {sorted(given)} were given, and {sorted(self.blocks)} are fused, each on its own.")
+        first = profiles[0].users
+        if any(not np.array_equal(first, block.users) for block in profiles[1:]):
+            raise ProfilesError("fusion: the blocks hold different users; encode the same timelines with every encoder.")
+        return {name: given[name] for name in self.blocks}
+
+
+def _fit_block(rows: Array, settings: BlockFusion) -> dict[str, Array]:
+    state: dict[str, Array] = {}
+    if settings.reduce is not None:
+        from sklearn.decomposition import PCA
+
+        components = min(settings.reduce, rows.shape[1], max(len(rows) - 1, 1))
+        fitted = PCA(components, svd_solver="covariance_eigh").fit(rows)
+        state |= {"center": fitted.mean_, "components": fitted.components_}
+        rows = _reduced(rows, state)
+    if settings.scale == "standard":
+        deviation = rows.std(0)
+        state |= {"mean": rows.mean(0), "deviation": np.where(deviation > 0, deviation, 1.0)}
+    if settings.scale == "quantile":
+        from sklearn.preprocessing import QuantileTransformer
+
+        grid = QuantileTransformer(n_quantiles=min(_QUANTILES, len(rows)), subsample=None, output_distribution="uniform").fit(rows)
+        state |= {"quantiles": grid.quantiles_, "ranks": grid.references_}
+    state["stand_in"] = np.zeros(_width(rows)) if settings.unknown == "zero" else _scaled(rows, settings, state).mean(0)
+    return state
+
+
+def _apply_block(block: Profiles, settings: BlockFusion, state: Mapping[str, Array]) -> Array:
+    expected = state["components"].shape[1] if "components" in state else len(state["stand_in"])
+    if block.dim != expected:
+        raise ProfilesError(f"fusion: the block {next(iter(block.blocks))!r} has {block.dim} columns, and was fitted with {expected}.")
+    known = block.known[:, 0]
+    out = np.empty((len(block), len(state["stand_in"])), np.float32)
+    out[known] = _scaled(_reduced(block.matrix[known].astype(np.float64), state), settings, state)
+    out[~known] = state["stand_in"]
+    return out
+
+
+def _width(rows: Array) -> int:
+    return int(rows.shape[1])
+
+
+def _reduced(rows: Array, state: Mapping[str, Array]) -> Array:
+    projected: Array = (rows - state["center"]) @ state["components"].T if "components" in state else rows
+    return projected
+
+
+def _scaled(rows: Array, settings: BlockFusion, state: Mapping[str, Array]) -> Array:
+    if settings.scale == "unit":
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    if settings.scale == "standard":
+        return (rows - state["mean"]) / state["deviation"]
+    if settings.scale == "quantile":
+        return np.stack([_rank(rows[:, i], state["quantiles"][:, i], state["ranks"]) for i in range(_width(rows))], axis=1)
+    return rows
+
+
+def _rank(column: Array, quantiles: Array, ranks: Array) -> Array:
+    """Uniform ranks; a value that covers a span of ranks gets the span's middle."""
+    below = np.interp(column, quantiles, ranks)
+    above = -np.interp(-column, -quantiles[::-1], -ranks[::-1])
+    return (below + above) / 2
+
+
+def _features(block: Profiles, settings: BlockFusion, span: tuple[int, int]) -> list[str]:
+    name = next(iter(block.blocks))
+    if block.features and settings.reduce is None:
+        return [f"{name}: {feature}" for feature in block.features]
+    return [f"{name}: {'component ' if settings.reduce else ''}{i + 1}" for i in range(span[1] - span[0])]
+
+
+def _latest(times: Sequence[int | None]) -> int | None:
+    return None if any(time is None for time in times) else max(time for time in times if time is not None)

@@ -1,0 +1,239 @@
+"""What is in a log and everything that is wrong with it, found in one go.
+
+`survey` is the cheap pass that every run makes; `inspect` looks at everything. Neither changes anything or prints.
+"""
+
+import time as clock
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus.errors import LogError
+from habitus.log.description import EventLog
+from habitus.log.engine import Engine, Frame, reading
+from habitus.log.tables import ROW, TEXT, TIME, USER, event_table, field_types, property_table, reading_table, usable
+
+Array = NDArray[Any]
+
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found. An `error` stops a run; so do `rows` that cannot be used, unless bad rows are to be skipped."""
+
+    level: Literal["error", "rows", "warning", "note"]
+    where: str
+    text: str
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class TableSurvey:
+    """An event table's rows: how many, how many without a user or a readable time, and the span (microseconds UTC) of the rest."""
+
+    rows: int
+    no_user: int
+    no_time: int
+    unreadable_time: int
+    refused: int  # rows without a user, a readable time, or both
+    first: int | None
+    last: int | None
+
+    @property
+    def kept(self) -> int:
+        """Rows that can be used."""
+        return self.rows - self.refused
+
+
+@dataclass
+class Inspection:
+    """All that was found in a log."""
+
+    tables: dict[str, TableSurvey] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    users: int = 0
+    events_per_user: dict[str, float] = field(default_factory=dict)  # quantiles: min, median, mean, p90, max
+    distinct: dict[str, int] = field(default_factory=dict)  # values per field
+
+    @property
+    def stops_a_run(self) -> bool:
+        """Whether a run with default settings would stop."""
+        return any(finding.level in ("error", "rows") for finding in self.findings)
+
+
+def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
+    """Count the rows of one event table that can and cannot be used. Raises LogError if the table cannot be read."""
+    frame = event_table(log, event, engine, numbered=True)
+    no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
+    good = frame.filter(~no_user, ~no_time).select(nw.col(TIME).min().alias("first"), nw.col(TIME).max().alias("last"))
+    counts = frame.select(
+        nw.len().alias("rows"), no_user.sum().alias("no_user"), no_text.sum().alias("no_time"),
+        (no_time & ~no_text).sum().alias("unreadable_time"), (no_user | no_time).sum().alias("refused"),
+    )  # fmt: skip
+    with reading_table(log, event):
+        found, span = engine.columns(counts), engine.columns(good)
+    first, last = (None if span[key][0] is None else int(span[key][0]) for key in ("first", "last"))
+    return TableSurvey(**{name: int(values[0] or 0) for name, values in found.items()}, first=first, last=last)
+
+
+def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engine) -> list[Finding]:
+    """What a survey says is wrong with an event table, with examples of the rows that cannot be used."""
+    findings = []
+    place = f"table {event!r}"
+    if not found.rows:
+        findings.append(Finding("warning", place, "is empty."))
+    for count, reason, bad in (
+        (found.no_user, "have no user", nw.col(USER).is_null()),
+        (found.no_time, "have no time", nw.col(TEXT).is_null()),
+        (found.unreadable_time, "have a time that cannot be read", nw.col(TIME).is_null() & ~nw.col(TEXT).is_null()),
+    ):
+        if count:
+            examples = "; ".join(_examples(log, event, bad, engine))
+            findings.append(Finding("rows", place, f"{count:,} of {found.rows:,} rows {reason}: {examples}.", count))
+    return findings
+
+
+def refused_rows(log: EventLog, event: str, engine: Engine) -> dict[str, Array]:
+    """The rows of an event table that cannot be used, with `_row`, `_user`, `_text` (the time as written) and the fields."""
+    frame = event_table(log, event, engine, numbered=True).filter(nw.col(USER).is_null() | nw.col(TIME).is_null())
+    with reading_table(log, event):
+        return engine.columns(frame.sort(ROW))
+
+
+def inspect(log: EventLog, engine: Engine, now: int | None = None) -> Inspection:
+    """Everything about a log: what is in it, and all that is wrong, one unreadable table not hiding the next.
+
+    `now` (microseconds UTC; default: the clock's) tells which times lie in the future.
+    """
+    result = Inspection()
+    now = clock.time_ns() // 1000 if now is None else now
+    for event in log.events:
+        _attempt(result, partial(_look_at_events, log, event, engine, now, result))
+    used = dict.fromkeys(name for described in log.events.values() for name in described.properties)
+    for table in used:
+        _attempt(result, partial(_look_at_properties, log, table, engine, result))
+    if any(finding.level == "error" for finding in result.findings):
+        return result
+    _attempt(result, lambda: bool(field_types(log, engine)))
+    if not any(finding.level == "error" for finding in result.findings):
+        _attempt(result, lambda: _look_across(log, engine, result))
+    return result
+
+
+def property_findings(log: EventLog, table: str, engine: Engine) -> list[Finding]:
+    """What is wrong with a property table: a key that is there twice is an error, for rows would multiply."""
+    key = log.properties[table].key
+    repeated = property_table(log, table, engine).group_by(key).agg(nw.len().alias("n")).filter(nw.col("n") > 1)
+    with reading_table(log, table):
+        found = engine.columns(repeated.sort(key))
+    if not len(found[key]):
+        return []
+    examples = ", ".join(str(value) for value in found[key][:EXAMPLES])
+    return [
+        Finding(
+            "error",
+            f"table {table!r}",
+            f"{len(found[key]):,} keys are there more than once ({key} {examples}); keep one row per key.",
+            len(found[key]),
+        )
+    ]
+
+
+def _attempt(result: Inspection, look: Callable[[], Any]) -> None:
+    try:
+        look()
+    except LogError as error:
+        finding = Finding("error", "", str(error))
+        result.findings += [finding] if finding not in result.findings else []
+
+
+def _look_at_properties(log: EventLog, table: str, engine: Engine, result: Inspection) -> None:
+    result.findings += property_findings(log, table, engine)
+
+
+def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result: Inspection) -> None:
+    found = result.tables[event] = survey(log, event, engine)
+    result.findings += survey_findings(log, event, found, engine)
+    place, frame = f"table {event!r}", usable(event_table(log, event, engine))
+    with reading_table(log, event):
+        late = int(engine.columns(frame.filter(nw.col(TIME) > now).select(nw.len().alias("n")))["n"][0])
+        names = [USER, TIME, *log.events[event].fields]
+        repeated = frame.group_by(names).agg(nw.len().alias("n")).filter(nw.col("n") > 1).select((nw.col("n") - 1).sum().alias("n"))
+        twice = int(engine.columns(repeated)["n"][0] or 0)
+    if late:
+        text = (
+            f"{late:,} rows lie in the future, the last at {_date(found.last or 0)}; windows count back from the last event: mend them."
+        )
+        result.findings.append(Finding("warning", place, text, late))
+    if twice:
+        text = f"{twice:,} rows repeat another row in user, time and every field; they are kept and counted as events."
+        result.findings.append(Finding("note", place, text, twice))
+    for table in log.events[event].properties:
+        _look_at_join(log, event, table, frame, engine, result)
+
+
+def _look_at_join(log: EventLog, event: str, table: str, frame: Frame, engine: Engine, result: Inspection) -> None:
+    key = log.properties[table].key
+    field_types(log, engine)  # keys of two types would raise in the join, less clearly
+    alone = frame.filter(~nw.col(key).is_null()).join(property_table(log, table, engine), on=key, how="anti")
+    with reading(f"table {event!r} joined with {table!r}"):
+        count = int(engine.columns(alone.select(nw.len().alias("n")))["n"][0])
+    if count:
+        text = f"{count:,} rows have a {key} that {table!r} does not know; they are kept, and its fields are absent there."
+        result.findings.append(Finding("warning", f"table {event!r}", text, count))
+
+
+def _look_across(log: EventLog, engine: Engine, result: Inspection) -> None:
+    from habitus.log.counting import Counter
+
+    if not any(found.kept for found in result.tables.values()):
+        result.findings.append(Finding("error", log.source, "no table has a row that can be used."))
+        return
+    counter = Counter(log, engine, 1 << 62)
+    counts = counter.users_and_counts()[1]
+    result.users = len(counts)
+    result.events_per_user = {
+        "min": float(counts.min()), "median": float(np.median(counts)), "mean": float(counts.mean()),
+        "p90": float(np.quantile(counts, 0.9)), "max": float(counts.max()),
+    }  # fmt: skip
+    for name in log.field_names:
+        result.distinct[name] = len(counter.counted(name)[0])
+    result.findings += _role_findings(log)
+
+
+def _role_findings(log: EventLog) -> Iterator[Finding]:
+    if log.roles.target is None:
+        yield Finding("error", "roles", f"no target event; a run judges by one: target = one of {', '.join(log.events)}.")
+    for role, task in (("item", "propensity_sku"), ("category", "propensity_category")):
+        if getattr(log.roles, role) is None:
+            yield Finding("note", "roles", f"no {role} named; the task {task} will be left out.")
+
+
+def _examples(log: EventLog, event: str, bad: nw.Expr, engine: Engine) -> list[str]:
+    frame = event_table(log, event, engine, numbered=True).filter(bad).sort(ROW).head(EXAMPLES)
+    with reading_table(log, event):
+        rows = engine.columns(frame)
+    described, file = log.events[event], _file(log, event)
+    column = described.time or log.time
+    return [
+        f"{file}row {int(number) + 1}, {described.user or log.user} = {user}, {column} = {text!r}"
+        for number, user, text in zip(rows[ROW], rows[USER], rows[TEXT], strict=True)
+    ]
+
+
+def _file(log: EventLog, event: str) -> str:
+    """The file's name, where there is one: rows of several files are counted through."""
+    if log.frame(event) is not None:
+        return ""
+    files = log.files(event)
+    return f"{files[0].name}, " if len(files) == 1 else f"{files[0].parent.name}/ (files in order of name), "
+
+
+def _date(time: int) -> str:
+    return str(np.datetime64(time, "us"))[:16].replace("T", " ")

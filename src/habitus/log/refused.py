@@ -1,0 +1,47 @@
+"""The rows that a run could not use, written out so that people can mend them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from habitus.errors import LogError
+from habitus.log.checks import refused_rows
+from habitus.log.description import EventLog
+from habitus.log.engine import Engine
+from habitus.log.tables import ROW, TEXT, TIME, USER
+
+
+def write_refused(log: EventLog, engine: Engine, file: Path) -> int:
+    """Write every row that cannot be used to a .parquet or .csv file: table, row (from 1), reason, user, time as written, fields.
+
+    Returns how many there are; the file is written even if there is none. Raises LogError for another kind of file.
+    """
+    import polars as pl
+
+    if file.suffix not in (".parquet", ".csv"):
+        raise LogError(f"{file}: rejected rows are written as .parquet or .csv; name such a file.")
+    frames = [_frame(log, event, refused_rows(log, event, engine)) for event in log.events]
+    frame = pl.concat(frames, how="diagonal")
+    frame.write_parquet(file) if file.suffix == ".parquet" else frame.write_csv(file)
+    return len(frame)
+
+
+def _frame(log: EventLog, event: str, rows: dict[str, Any]) -> Any:
+    import polars as pl
+
+    no_user, no_time = rows[USER] == None, rows[TIME] == None  # noqa: E711  (element by element)
+    no_text = rows[TEXT] == None  # noqa: E711
+    times = np.where(no_text, "no time", "unreadable time")
+    reason = np.where(no_user & no_time, np.char.add("no user, ", times), np.where(no_user, "no user", times))
+    texts = {
+        name: pl.Series([None if v is None or v != v else str(v) for v in rows[name]], dtype=pl.String) for name in log.events[event].fields
+    }
+    return pl.DataFrame(
+        {
+            "table": pl.Series([event] * len(reason), dtype=pl.String), "row": pl.Series(rows[ROW].astype(np.int64) + 1, dtype=pl.Int64),
+            "reason": pl.Series(reason.tolist(), dtype=pl.String),
+            "user": pl.Series([None if v is None else str(v) for v in rows[USER]], dtype=pl.String),
+            "time": pl.Series([None if v is None else str(v) for v in rows[TEXT]], dtype=pl.String), **texts,
+        }
+    )  # fmt: skip

@@ -1,0 +1,163 @@
+"""Values ↔ codes, fitted once on the log before a cut-off, and kept.
+
+Code 0 padding, 1 start, 2 end, 3 absent, 4 other; then values by falling frequency, ties by value. Opening and using a saved
+vocabulary needs no engine; fitting one does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus import artefact
+from habitus.errors import ArtefactError, LogError
+from habitus.log.description import EventLog, FieldSpec
+from habitus.log.time_fields import DAY
+from habitus.log.timelines import EVENT_TYPE, FIRST, Field
+from habitus.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from habitus.log.counting import Counter
+
+Array = NDArray[Any]
+
+KIND = "vocabulary"
+MAX_VALUES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How every field of a log is coded.
+
+    `values[name]`: the values of a category field, int64 or str, value i having the code FIRST + i. `edges[name]`: ascending
+    float64 inner edges of a number field; x is in bucket i, coded FIRST + i, if i edges are ≤ x. `event_types`: the event types
+    in code order. `origin` and `horizon`, microseconds UTC: the midnight before the first event, and the cut-off of the fit.
+    """
+
+    fields: Mapping[str, Field]
+    values: Mapping[str, Array]
+    edges: Mapping[str, Array]
+    event_types: tuple[str, ...]
+    origin: int
+    horizon: int
+
+    def decode(self, name: str, codes: Array) -> list[Any]:
+        """What codes of a category field or of the event type stand for; None for the special codes."""
+        values = list(self.event_types) if name == EVENT_TYPE else self.values[name].tolist()
+        return [values[code - FIRST] if code >= FIRST else None for code in np.asarray(codes, np.int64).tolist()]
+
+    def buckets(self, name: str, numbers: Array) -> Array:
+        """The codes of the numbers of a field, (n) int64; NaN is absent."""
+        codes = np.searchsorted(self.edges[name], numbers, side="right") + FIRST
+        return np.where(np.isnan(numbers), 3, codes)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the vocabulary as an artefact."""
+        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
+            arrays = {f"values/{name}": array for name, array in self.values.items()}
+            writer.arrays("values", arrays | {f"edges/{name}": array for name, array in self.edges.items()})
+            fields = [vars(entry) for entry in self.fields.values()]
+            writer.json(
+                "fields",
+                {"fields": fields, "event_types": list(self.event_types), "origin": self.origin, "horizon": self.horizon},
+            )
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read a vocabulary. Raises ArtefactError if it is incomplete or damaged."""
+        reader = artefact.opening(folder, KIND)
+        facts, arrays = reader.json("fields"), reader.arrays("values")
+        try:
+            return cls(
+                fields={entry["name"]: Field(**entry) for entry in facts["fields"]},
+                values={name.removeprefix("values/"): array for name, array in arrays.items() if name.startswith("values/")},
+                edges={name.removeprefix("edges/"): array for name, array in arrays.items() if name.startswith("edges/")},
+                event_types=tuple(facts["event_types"]), origin=facts["origin"], horizon=facts["horizon"],
+            )  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise ArtefactError(f"{folder}: no sound vocabulary ({error!r}).") from None
+
+
+def category(name: str, values: Array) -> tuple[Field, Array]:
+    """A category field over values in code order."""
+    return Field(name, "category", FIRST + len(values)), values
+
+
+def number(name: str, values: Array, counts: Array, buckets: int) -> tuple[Field, Array]:
+    """A number field cut into at most `buckets` quantile buckets of the counted values (ascending); a bucket per value if they
+    are few enough."""
+    if len(values) <= buckets:
+        edges = values[1:]
+    else:
+        reached = np.cumsum(counts)
+        marks = reached[-1] * np.arange(1, buckets) / buckets
+        edges = np.unique(values[np.searchsorted(reached, marks, side="right")])
+        edges = edges[edges > values[0]]
+    return Field(name, "number", FIRST + len(edges) + 1), edges.astype(np.float64)
+
+
+def codes(name: str, values: Array, counts: Array) -> Field:
+    """A field of code vectors, of the commonest length, over the codes 0 up to the largest one met."""
+    if not len(values):
+        return Field(name, "codes", FIRST + 1)
+    matrix, lengths = parse_codes(name, values)
+    weights = np.bincount(lengths, weights=counts)
+    return Field(name, "codes", FIRST + int(matrix.max(initial=0)) + 1, int(np.argmax(weights)) or 1)
+
+
+def parse_codes(name: str, texts: Array) -> tuple[Array, Array]:
+    """Code vectors written as text, "[ 12 3 … ]" or comma-separated: a matrix (n, longest) int64, −1 beyond a vector's end, and
+    the lengths (n). Raises LogError, with the value, for what is none."""
+    bare = [str(text).strip().strip("[]()").replace(",", " ") for text in texts]
+    lengths = np.array([len(text.split()) for text in bare], np.int64)
+    whole = " ".join(bare)
+    if not set(whole) <= set("0123456789 \t\n"):
+        wrong = next(text for text, plain in zip(texts, bare, strict=True) if not set(plain) <= set("0123456789 \t\n"))
+        raise LogError(f"field {name!r}: {str(wrong)[:80]!r} is no vector of codes; describe the field as text, or mend the value.")
+    flat = np.fromstring(whole, np.int64, sep=" ")
+    matrix = np.full((len(texts), int(lengths.max(initial=1))), -1, np.int64)
+    matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = flat
+    return matrix, lengths
+
+
+def fit(
+    log: EventLog, *, until: int, users: Array | None = None, engine: Any = None, only: Sequence[str] | None = None,
+    progress: Progress = SILENT,
+) -> Vocabulary:  # fmt: skip
+    """Fit a vocabulary on the events before `until` (microseconds UTC), of `users` or of everyone, for every field or for those
+    in `only`; the event type is always coded.
+
+    Raises LogError if there is no event before the cut-off.
+    """
+    from habitus.log.counting import Counter
+    from habitus.log.engine import engine_named
+
+    runs = engine or engine_named("polars")
+    counter = Counter(log, runs, until, users)
+    types, first = counter.event_types()
+    fields: dict[str, Field] = {}
+    values: dict[str, Array] = {}
+    edges: dict[str, Array] = {}
+    fields[EVENT_TYPE] = Field(EVENT_TYPE, "category", FIRST + len(types))
+    names = [name for name in log.field_names if only is None or name in only]
+    with progress.stage("counting values", len(names), "fields") as advance:
+        for name in names:
+            _fit_field(name, log.spec(name), counter, fields, values, edges)
+            advance(1)
+    return Vocabulary(fields, values, edges, types, first // DAY * DAY, until)
+
+
+def _fit_field(
+    name: str, spec: FieldSpec, counter: "Counter", fields: dict[str, Field], values: dict[str, Array], edges: dict[str, Array]
+) -> None:
+    if spec.kind == "category":
+        fields[name], values[name] = category(name, counter.values(name, MAX_VALUES))
+    elif spec.kind == "number":
+        fields[name], edges[name] = number(name, *counter.counted(name), spec.buckets)
+    elif spec.kind == "codes":
+        fields[name] = codes(name, *counter.counted(name))
+    else:
+        fields[name] = Field(name, "text", FIRST)

@@ -1,0 +1,266 @@
+"""A fitted model: vocabulary, encoders and fusion together, so that any user of any day can be profiled alike.
+
+Knows how the parts follow one another, nothing of tasks and scores.
+"""
+
+import hashlib
+import json
+import time as clock
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus import artefact
+from habitus.encoders.base import Encoder, encoder_class
+from habitus.errors import ArtefactError, RecipeError
+from habitus.fusion import Fusion
+from habitus.log.build import build
+from habitus.log.description import EventLog
+from habitus.log.engine import Engine
+from habitus.log.time_fields import TIME_FIELDS
+from habitus.log.timelines import EVENT_TYPE, Timelines
+from habitus.log.vocabulary import Vocabulary
+from habitus.log.vocabulary import fit as fit_vocabulary
+from habitus.profiles import Profiles
+from habitus.progress import SILENT, Progress
+from habitus.recipe import Member, Recipe
+
+Array = NDArray[Any]
+KIND = "model"
+T = TypeVar("T")
+
+
+@dataclass
+class Model:
+    """What `fit` learned from a log before a cut-off. `until`: that cut-off, microseconds UTC; `left_out`: members of the recipe
+    that the log could not feed, with the reason."""
+
+    recipe: dict[str, Any]
+    vocabulary: Vocabulary
+    encoders: list[Encoder]
+    fusion: Fusion
+    until: int
+    left_out: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, Any] = field(default_factory=dict)  # other and absent values per field, as they were at fit
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def timelines(self, log: EventLog, *, until: int, engine: Engine, users: Array | None = None, progress: Progress = SILENT) -> Timelines:
+        """The log before `until` in this model's codes; says where unseen or absent values have grown since the fit."""
+        lines = build(log, self.vocabulary, until=until, users=users, engine=engine, progress=progress)
+        for line in grown(self.shares, lines.facts["shares"]):
+            progress.say(line)
+        return lines
+
+    def encode(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Profiles:
+        """The fused profile of every user of `timelines`, which this model's vocabulary must have coded."""
+        return self.fusion.apply([encoder.encode(timelines, device=device, progress=progress) for encoder in self.encoders])
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write the whole model as an artefact whose parts are artefacts of their own."""
+        target = Path(folder)
+        with artefact.writing(target, KIND, overwrite=overwrite) as writer:
+            self.vocabulary.save(target / artefact.VOCABULARY)
+            for encoder in self.encoders:
+                encoder.save(target / artefact.ENCODERS / encoder.name)
+            self.fusion.save(target / artefact.FUSION)
+            writer.facts = self._manifest()
+
+    def complete(self, folder: Path) -> None:
+        """Make a model of a folder whose parts are written already, by `fit` with a folder."""
+        parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION)
+        with artefact.writing(folder, KIND, overwrite=True, keep=parts) as writer:
+            writer.facts = self._manifest()
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read a model. Raises ArtefactError if it, or a part of it, is incomplete, damaged or from a newer format."""
+        source = Path(folder)
+        manifest = artefact.opening(source, KIND).manifest
+        try:
+            return cls(
+                recipe=manifest["recipe"],
+                vocabulary=Vocabulary.open(source / artefact.VOCABULARY),
+                encoders=[Encoder.load(source / artefact.ENCODERS / _plain(name)) for name in manifest["members"]],
+                fusion=Fusion.open(source / artefact.FUSION),
+                until=manifest["until"], left_out=manifest["left_out"], shares=manifest["shares"], facts=manifest["facts"],
+            )  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise ArtefactError(f"{source}: the manifest is no model's ({error!r}).") from None
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe, "members": [encoder.name for encoder in self.encoders], "until": self.until,
+            "left_out": self.left_out, "shares": self.shares, "facts": self.facts,
+        }  # fmt: skip
+
+
+@dataclass
+class Fitting:
+    """How a model is fitted, and where its finished parts are kept, so that a fit that was interrupted goes on.
+
+    `folder`: the model's, or None to keep everything in memory; `work`: for checkpoints and the note of what is finished.
+    `only` refits the named members and takes the others as they are. `origin` stands for the log: a part that was finished from
+    another log, cut-off or choice of users is not taken up again.
+    """
+
+    recipe: Recipe
+    log: EventLog
+    engine: Engine
+    until: int
+    users: Array | None = None
+    seed: int = 0
+    device: str = "auto"
+    folder: Path | None = None
+    work: Path | None = None
+    timelines_folder: Path | None = None
+    only: Sequence[str] = ()
+    progress: Progress = SILENT
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def fit(self) -> tuple[Model, Timelines, Profiles]:
+        """The model, the timelines it was fitted on, and the profiles of their users. Raises what is wrong before it starts."""
+        members, left_out = feedable(self.recipe, self.log)
+        for name, reason in left_out.items():
+            self.progress.say(f"{name} is left out: {reason}.")
+        unknown = set(self.only) - {member.name for member in members}
+        if unknown:
+            raise RecipeError(f"only: the recipe has no member {', '.join(sorted(unknown))}; it has {', '.join(m.name for m in members)}.")
+        origin = self._origin()
+        vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
+        timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
+        encoders = [self._timed(member.name, partial(self._encoder, member, origin, timelines)) for member in members]
+        blocks = [
+            self._timed(f"{e.name}: encode", partial(e.encode, timelines, device=self.device, progress=self.progress)) for e in encoders
+        ]
+        fusion = Fusion({member.name: member.fusion for member in members}).fit(blocks)
+        if self.folder is not None:
+            fusion.save(self.folder / artefact.FUSION, overwrite=True)
+        facts = {"seed": self.seed, "habitus": version("habitus"), "log": self.log.source, "members": {e.name: e.facts for e in encoders}}
+        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, left_out, timelines.facts["shares"], facts)
+        if self.folder is not None:
+            model.complete(self.folder)
+        return model, timelines, fusion.apply(blocks)
+
+    def _timed(self, name: str, step: Callable[[], T]) -> T:
+        begin = clock.perf_counter()
+        result = step()
+        self.seconds[name] = round(clock.perf_counter() - begin, 2)
+        return result
+
+    def _vocabulary(self, origin: str) -> Vocabulary:
+        if self.folder is None:
+            return fit_vocabulary(self.log, until=self.until, users=self.users, engine=self.engine)
+        place = self.folder / artefact.VOCABULARY
+        if artefact.is_complete(place) and self._finished("vocabulary", origin):
+            return Vocabulary.open(place)
+        vocabulary = fit_vocabulary(self.log, until=self.until, users=self.users, engine=self.engine)
+        vocabulary.save(place, overwrite=True)
+        self._finish("vocabulary", origin)
+        return vocabulary
+
+    def _timelines(self, origin: str, vocabulary: Vocabulary) -> Timelines:
+        place = self.timelines_folder
+        if place is not None and artefact.is_complete(place) and self._finished("timelines", origin):
+            return Timelines.open(place)
+        lines = build(
+            self.log, vocabulary, until=self.until, users=self.users, engine=self.engine, folder=place, overwrite=True,
+            progress=self.progress,
+        )  # fmt: skip
+        self._finish("timelines", origin)
+        return lines
+
+    def _encoder(self, member: Member, origin: str, timelines: Timelines) -> Encoder:
+        mark = _digest([origin, self.seed, member.kind, asdict(member.settings)])
+        place = self.folder / artefact.ENCODERS / member.name if self.folder else None
+        if place is not None and artefact.is_complete(place) and self._finished(member.name, mark) and member.name not in self.only:
+            self.progress.say(f"{member.name} is there already, from the same recipe, log, cut-off and seed.")
+            return Encoder.load(place)
+        encoder = encoder_class(member.kind)(member.settings, name=member.name)
+        work = self.work / member.name / mark if self.work else None
+        encoder.fit(timelines, seed=self.seed, device=self.device, progress=self.progress, work=work)
+        if place is not None:
+            encoder.save(place, overwrite=True)
+            self._finish(member.name, mark)
+        return encoder
+
+    def _origin(self) -> str:
+        users = None if self.users is None else hashlib.sha256(np.ascontiguousarray(self.users).tobytes()).hexdigest()
+        # Frames in memory cannot be told apart from one session to the next, so what was finished from them is never taken up.
+        unlike = [uuid.uuid4().hex for table in [*self.log.events, *self.log.properties] if self.log.frame(table) is not None]
+        return _digest([self.log.model_dump(mode="json"), _files(self.log), self.until, users, unlike])
+
+    def _finished(self, part: str, mark: str) -> bool:
+        return (
+            self.work is not None
+            and (self.work / f"{part}.done.json").is_file()
+            and artefact.read_json(self.work / f"{part}.done.json") == mark
+        )
+
+    def _finish(self, part: str, mark: str) -> None:
+        if self.work is not None:
+            self.work.mkdir(parents=True, exist_ok=True)
+            artefact.write_json(self.work / f"{part}.done.json", mark)
+
+
+def feedable(recipe: Recipe, log: EventLog) -> tuple[list[Member], dict[str, str]]:
+    """The members that the log can feed, less the fields it lacks, and the reason for each of the others.
+
+    A field that this kind of log can have and this one lacks (a table is not there) is dropped; one that is unknown altogether is
+    an error. Raises RecipeError for that, with the fields there are, and if no member is left.
+    """
+    known = [EVENT_TYPE, *log.field_names, *TIME_FIELDS]
+    members, left_out = [], {}
+    for member in recipe.members:
+        kind = encoder_class(member.kind)
+        for name in kind.fields_named(member.settings):
+            if name not in known and name not in log.missing:
+                raise RecipeError(
+                    f"recipe {recipe.name!r}, encoder {member.name!r}: the log has no field {name!r}; it has {', '.join(known)}."
+                )
+        settings, reason = kind.fed_by(member.settings, {name: log.spec(name).kind for name in log.field_names}, dict(log.missing))
+        if settings is None:
+            left_out[member.name] = reason
+        else:
+            members.append(Member(member.name, member.kind, settings, member.fusion))
+    if not members:
+        raise RecipeError(
+            f"recipe {recipe.name!r}: the log can feed none of its encoders ({'; '.join(f'{n}: {r}' for n, r in left_out.items())})."
+        )
+    return members, left_out
+
+
+def grown(before: dict[str, Any], now: dict[str, Any], by: float = 0.05) -> list[str]:
+    """A line per field whose share of other or absent values has grown by more than `by` since the fit."""
+    return [
+        f"field {name!r}: {now[name][what]:.1%} of events have {words} value; at fit it was {before[name][what]:.1%}."
+        for name in now
+        for what, words in (("other", "an unseen"), ("absent", "no"))
+        if name in before and now[name][what] > before[name][what] + by
+    ]
+
+
+def _files(log: EventLog) -> list[Any]:
+    """Names, sizes and times of the log's files: whether it is still the same log. Frames in memory have none."""
+    found = []
+    for table in [*log.events, *log.properties]:
+        if log.frame(table) is None:
+            stats = [(str(file.resolve()), file.stat()) for file in log.files(table)]
+            found += [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _plain(name: str) -> str:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ArtefactError(f"the manifest names a member {name!r}, which leads outside the folder.")
+    return name

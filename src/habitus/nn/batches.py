@@ -1,0 +1,206 @@
+"""From timelines to packed batches: gathered, started, ended and permuted as whole arrays, then handed to torch once.
+
+Reading never changes what is read, and what an epoch reads depends on the seed and the epoch's number alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from habitus.errors import LogError
+from habitus.log.timelines import ABSENT, END, FIRST, OTHER, START, Events, Timelines
+from habitus.nn.gru import Layout
+
+Array = NDArray[Any]
+BATCH_TOKENS = 16384  # of a batch that only has to be read
+
+
+@dataclass(frozen=True)
+class Column:
+    """One sequence of codes that a model reads: a field or, of a field of code vectors, one of its codes."""
+
+    field: str
+    part: int  # which code of a vector; −1 for a field of single codes
+    size: int  # codes told apart, the five special ones included; a larger code reads as OTHER
+
+    @property
+    def name(self) -> str:
+        """The field's name and, for code vectors, the place in the vector."""
+        return self.field if self.part < 0 else f"{self.field}[{self.part}]"
+
+    def of(self, events: Events) -> Array:
+        """This column's codes, (n_events) int64; codes beyond `size` read as OTHER."""
+        codes = events.codes[self.field]
+        codes = (codes if self.part < 0 else codes[:, self.part]).astype(np.int64)
+        return np.where(codes < self.size, codes, OTHER)
+
+
+def columns_of(timelines: Timelines, fields: Sequence[str], keep: int) -> tuple[Column, ...]:
+    """The columns of these fields, each telling apart the `keep` most frequent values.
+
+    Raises LogError if there is no such field, or its codes mean something else in the next log (texts).
+    """
+    found: list[Column] = []
+    for name in fields:
+        field = timelines.field(name)
+        if field.kind == "text":
+            raise LogError(f"the field {name!r} is text, whose codes hold for one log only; name a field of another kind instead.")
+        parts = range(field.length) if field.kind == "codes" else [-1]
+        found += [Column(name, part, min(field.size, FIRST + keep)) for part in parts]
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of some users, packed: START, the events' codes, END.
+
+    `users` (n) are positions in the timelines, longest sequence first; `codes` (columns, tokens) int64, laid out as `layout`.
+    """
+
+    users: Array
+    codes: Tensor
+    layout: Layout
+
+    @property
+    def n_events(self) -> int:
+        """Events of all users, without starts and ends."""
+        return self.layout.tokens - 2 * self.layout.users
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its codes on another device."""
+        return replace(self, codes=self.codes.to(device, non_blocking=True))
+
+
+class Sequences:
+    """Timelines as a model reads them: which columns, at most how many of the newest steps, and what a step is.
+
+    `max_length` counts tokens, START and END included. A step is an event or, with `distinct`, a user's first event with each
+    value of that field (events without a value are no steps). `steps` (n_users) int64 counts each user's steps, all of them.
+    """
+
+    def __init__(self, timelines: Timelines, columns: Sequence[Column], *, max_length: int, distinct: str | None = None) -> None:
+        self.timelines, self.columns, self.distinct = timelines, tuple(columns), distinct
+        self.max_steps = max_length - 2
+        self._names = list(dict.fromkeys(column.field for column in columns))
+        self.steps = timelines.lengths if distinct is None else self._count(distinct)
+
+    def lengths(self, users: Array, cuts: Array | None = None) -> Array:
+        """Tokens of these users' sequences (n) int64, each cut to the `cuts` oldest of its steps first."""
+        steps = self.steps[users] if cuts is None else np.minimum(self.steps[users], cuts)
+        return np.minimum(steps, self.max_steps) + 2
+
+    def batch(self, users: Array, cuts: Array | None = None) -> Batch:
+        """The sequences of the users at these positions, who all have at least one step, cut to the `cuts` oldest steps first."""
+        lengths = self.lengths(users, cuts)
+        order = np.argsort(-lengths, kind="stable")
+        users, cuts, layout = users[order], None if cuts is None else cuts[order], Layout.of(lengths[order])
+        events, rows = self._read(users, cuts)
+        owner = np.repeat(np.arange(len(users)), lengths[order] - 2)
+        step = np.arange(len(owner)) - np.repeat(np.cumsum(lengths[order] - 2) - (lengths[order] - 2), lengths[order] - 2)
+        codes = np.full((len(self.columns), layout.tokens), END, np.int64)
+        codes[:, : len(users)] = START
+        at = layout.starts[step + 1] + owner
+        for row, column in zip(codes, self.columns, strict=True):
+            row[at] = column.of(events)[rows]
+        return Batch(users, torch.from_numpy(codes), layout)
+
+    def _read(self, users: Array, cuts: Array | None) -> tuple[Events, Array | slice]:
+        """Events, and which of them are the steps of these users, user after user, in time order."""
+        if self.distinct is None:
+            return self.timelines.read(users, self._names, newest=self.max_steps, upto=cuts), slice(None)
+        contacts = self.timelines.read(users, [self.distinct])
+        first = _first_contacts(contacts, self.distinct)
+        owner = contacts.owner[first]
+        counts = np.bincount(owner, minlength=len(users))
+        number = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+        stops = counts if cuts is None else np.minimum(counts, cuts)
+        chosen = (number < stops[owner]) & (number >= (stops - self.max_steps)[owner])
+        place, owner = (first - contacts.offsets[owner])[chosen], owner[chosen]
+        upto = None if cuts is None else place[np.cumsum(np.bincount(owner, minlength=len(users))) - 1] + 1
+        events = self.timelines.read(users, self._names, upto=upto)
+        return events, events.offsets[owner] + place
+
+    def _count(self, distinct: str) -> Array:
+        counts = np.zeros(len(self.timelines), np.int64)
+        for piece in self.timelines.pieces(1 << 20):
+            contacts = self.timelines.read(piece, [distinct])
+            counts[piece] = np.bincount(contacts.owner[_first_contacts(contacts, distinct)], minlength=len(contacts.lengths))
+        return counts
+
+
+class Feed:
+    """Batches of some users' sequences, epoch after epoch.
+
+    A batch holds users of like length, at most `max_users` of them and `max_tokens` tokens (one user may have more). With a
+    `seed`, every epoch deals the users anew; without, they come longest first and all epochs are the same. `crop` "random" cuts
+    each user's history at a random step in every epoch, "newest" nowhere.
+    """
+
+    def __init__(
+        self, sequences: Sequences, users: Array, *, max_tokens: int = BATCH_TOKENS, max_users: int | None = None,
+        seed: int | None = None, crop: str = "newest",
+    ) -> None:  # fmt: skip
+        self._sequences, self._users, self._seed, self._crop = sequences, users, seed, crop
+        self._max_tokens, self._max_users = max_tokens, max_users or max_tokens
+
+    def events(self, epoch: int) -> int:
+        """Steps that this epoch reads, starts and ends not counted."""
+        cuts, _ = self._draw(epoch)
+        return int((self._sequences.lengths(self._users, cuts) - 2).sum())
+
+    def epoch(self, number: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """The batches of epoch `number` (from 0); of `part` (i, n), every nth from the ith on, the same number for all i."""
+        cuts, generator = self._draw(number)
+        batches = plan(self._sequences.lengths(self._users, cuts), self._max_tokens, self._max_users, generator)
+        which, parts = part
+        for chosen in batches[which : len(batches) // parts * parts : parts]:
+            yield self._sequences.batch(self._users[chosen], None if cuts is None else cuts[chosen])
+
+    def _draw(self, epoch: int) -> tuple[Array | None, np.random.Generator | None]:
+        if self._seed is None:
+            return None, None
+        generator = np.random.default_rng([self._seed, epoch])
+        if self._crop == "newest":
+            return None, generator
+        return generator.integers(1, self._sequences.steps[self._users], endpoint=True), generator
+
+
+def plan(lengths: Array, max_tokens: int, max_users: int, generator: np.random.Generator | None = None) -> list[Array]:
+    """Deal sequences of these lengths (n), in tokens, to batches within both limits: the places in `lengths` of each batch.
+
+    Longest first; with a `generator`, at random within buckets of like length (a quarter apart), and the batches shuffled.
+    """
+    if generator is None:
+        order = np.argsort(-lengths, kind="stable")
+    else:
+        bucket = np.searchsorted(_bucket_edges(int(lengths.max(initial=1))), lengths)
+        order = np.lexsort((generator.permutation(len(lengths)), -bucket))
+    ends, batches, start = np.cumsum(lengths[order]), [], 0
+    while start < len(order):
+        done = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, min(int(np.searchsorted(ends, done + max_tokens, side="right")), start + max_users))
+        batches.append(order[start:stop])
+        start = stop
+    return batches if generator is None else [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _bucket_edges(longest: int) -> list[int]:
+    edges = [1]
+    while edges[-1] < longest:
+        edges.append(max(edges[-1] + 1, edges[-1] * 5 // 4))
+    return edges
+
+
+def _first_contacts(events: Events, field: str) -> Array:
+    """The rows, ascending, of each user's first event with each value of `field`; events without a value are left out."""
+    codes = events.codes[field]
+    absent = (codes if codes.ndim == 1 else codes[:, 0]) == ABSENT
+    value = codes.astype(np.int64) if codes.ndim == 1 else np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    with_value = np.flatnonzero(~absent)
+    key = (events.owner * (int(value.max(initial=0)) + 1) + value)[with_value]
+    return np.sort(with_value[np.unique(key, return_index=True)[1]])

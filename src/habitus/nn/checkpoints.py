@@ -1,0 +1,100 @@
+"""The newest state of a training, kept as an artefact so that it can be taken up again. Knows arrays and JSON, no model."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from habitus import artefact
+from habitus.errors import ArtefactError
+
+Array = NDArray[Any]
+KIND = "checkpoint"
+
+
+class Checkpoints:
+    """Checkpoints of one training in `folder` (None: none are kept); the newest complete one counts.
+
+    `identity`, JSON, is everything that the training depends on: a checkpoint with another one is not taken up.
+    """
+
+    def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._identity = json.loads(json.dumps(identity))  # as it will be read back: lists, no tuples
+
+    def save(self, number: int, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
+        """Keep checkpoint `number`, then drop those before it; until the new one is complete, the old one is."""
+        if self._folder is None:
+            return
+        with artefact.writing(self._path(number), KIND, overwrite=True) as writer:
+            writer.arrays("state", arrays)
+            writer.json("facts", {"identity": self._identity, "facts": dict(facts)})
+        for older in self._found():
+            if older != self._path(number):
+                _remove(older)
+
+    def newest(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
+        """Arrays and facts of the newest sound checkpoint of this very training, if there is one."""
+        for path in sorted(self._found(), reverse=True):
+            try:
+                reader = artefact.opening(path, KIND)
+                facts = reader.json("facts")
+                if facts["identity"] == self._identity:
+                    return {name: np.array(array) for name, array in reader.arrays("state").items()}, facts["facts"]
+            except (ArtefactError, KeyError, TypeError):
+                continue  # half-written or damaged: an older one, or the beginning, gives the same result
+        return None
+
+    def _path(self, number: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f"checkpoint-{number:06d}"
+
+    def _found(self) -> list[Path]:
+        return list(self._folder.glob("checkpoint-*")) if self._folder is not None else []
+
+
+def weights_as_arrays(module: nn.Module, prefix: str) -> dict[str, Array]:
+    """Parameters and buffers of `module` as arrays (copies) under prefix/name."""
+    return {f"{prefix}/{name}": tensor.detach().cpu().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def load_weights(module: nn.Module, arrays: Mapping[str, Array], prefix: str) -> None:
+    """Put back what `weights_as_arrays` took. Raises RuntimeError if names or shapes do not fit."""
+    head = f"{prefix}/"
+    module.load_state_dict({name.removeprefix(head): torch.from_numpy(np.array(a)) for name, a in arrays.items() if name.startswith(head)})
+
+
+def optimizer_as_arrays(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Array], dict[str, dict[str, float]]]:
+    """The optimizer's state, per parameter: tensors as arrays under optimizer/number/name, single numbers as JSON."""
+    arrays: dict[str, Array] = {}
+    numbers: dict[str, dict[str, float]] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.ndim:
+                arrays[f"optimizer/{index}/{name}"] = value.detach().cpu().numpy().copy()
+            else:
+                numbers.setdefault(str(index), {})[name] = float(value)
+    return arrays, numbers
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, Array], numbers: Mapping[str, Mapping[str, float]]) -> None:
+    """Put back what `optimizer_as_arrays` took, into an optimizer of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {
+        int(index): {name: torch.tensor(value) for name, value in values.items()} for index, values in numbers.items()
+    }
+    for key, array in arrays.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = torch.from_numpy(np.array(array))
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _remove(folder: Path) -> None:
+    (folder / artefact.MANIFEST).unlink(missing_ok=True)  # first, so that what is left is debris, should this process die
+    shutil.rmtree(folder)

@@ -1,0 +1,314 @@
+"""The only training loop: epochs over packed batches, early stopping on the measure that is trained, checkpoints.
+
+Knows nothing of logs or tasks: what is trained says what its loss is, a feed says what an epoch reads. Randomness is set anew
+from the seed at the start of every epoch, so the state at the end of an epoch is all that it takes to go on.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from habitus.errors import InputError, RecipeError, TrainingError
+from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
+from habitus.progress import SILENT, Progress
+
+Array = NDArray[Any]
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+_LOOK_EVERY = 16  # batches between two looks at the loss; a look makes a GPU wait
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """How an encoder is trained. Settings of encoders extend these. Raises RecipeError if a value is outside its range."""
+
+    batch_users: int = 256
+    """Most users in a batch."""
+    batch_tokens: int = 16384
+    """Most tokens (events, starts and ends) in a batch; a smaller number needs less memory."""
+    epochs: int = 10
+    """Most passes over the users that are learned from."""
+    patience: int = 3
+    """Epochs without a lower held-out loss before training stops; the best epoch's weights are kept."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    schedule: str = "constant"
+    """What becomes of the learning rate over the epochs: "constant" (the paper's) or "cosine" (falls to 0)."""
+    clip: float = 0.0
+    """Longest gradient, Euclidean; longer ones are shortened to it. 0: none are."""
+    precision: str = "float32"
+    """Number type of training where the device gains from it: "float32" or "bfloat16"."""
+    watched: float = 0.01
+    """Share of users not learned from, whose loss decides when to stop (a few at least, on a small log)."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_users", "batch_tokens", "epochs", "patience"):
+            require(getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
+        require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        require(self.clip >= 0, "clip", "0 or above", self.clip)
+        require(0 <= self.watched < 0.5, "watched", "at least 0 and below 0.5", self.watched)
+        require_one(self.schedule, "schedule", ("constant", "cosine"))
+        require_one(self.precision, "precision", tuple(PRECISIONS))
+
+
+def require(holds: bool, name: str, rule: str, received: object) -> None:
+    """Raises RecipeError, naming the setting, the rule and what was received, unless the rule `holds`."""
+    if not holds:
+        raise RecipeError(f"{name}: must be {rule}, and {received!r} was given; change it in the recipe.")
+
+
+def require_one(received: str, name: str, known: tuple[str, ...]) -> None:
+    """Raises RecipeError unless `received` is one of the `known` values of the setting `name`."""
+    require(received in known, name, "one of " + ", ".join(map(repr, known)), received)
+
+
+class Batch(Protocol):
+    """What a feed yields."""
+
+    @property
+    def n_events(self) -> int:
+        """Events in it, for the progress."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on another device."""
+
+
+class Feed(Protocol):
+    """What an epoch reads; a function of the epoch's number alone."""
+
+    def events(self, epoch: int) -> int:
+        """Events in the epoch."""
+
+    def epoch(self, number: int, part: tuple[int, int] = (0, 1)) -> Iterator[Any]:
+        """The epoch's batches; of `part` (i, n), every nth from the ith on."""
+
+
+class Trainee(nn.Module):
+    """A module that says what it wants to make small."""
+
+    def loss(self, batch: Any) -> tuple[Tensor, int]:
+        """The loss summed over a batch's positions (a scalar), and how many positions there are."""
+        raise NotImplementedError
+
+
+@dataclass
+class _Course:
+    """How far a training has come: all of it, with module and optimizer, goes into a checkpoint."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)  # one per finished epoch
+    best: dict[str, Array] = field(default_factory=dict)  # weights of the epoch with the lowest held-out loss
+
+    @property
+    def epochs(self) -> int:
+        return len(self.rows)
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1; of equal ones the first."""
+        return 1 + min(range(self.epochs), key=lambda i: self.rows[i]["held_out"])
+
+    def over(self, settings: TrainingSettings) -> bool:
+        return self.epochs >= settings.epochs or (self.epochs > 0 and self.epochs - self.best_epoch >= settings.patience)
+
+
+def train(
+    model: Trainee, feed: Feed, held_out: Feed, settings: TrainingSettings, *, seed: int = 0, device: str = "auto",
+    title: str = "training", progress: Progress = SILENT, work: Path | None = None, identity: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train `model` in place on `feed` until the loss on `held_out` stops falling; it ends with the best epoch's weights.
+
+    With a folder `work`, a checkpoint is left there after every epoch, and one that is found there, of this same training
+    (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Returns a report of JSON
+    values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError
+    if the loss is not finite, or there is nothing to learn from.
+    """
+    trainer = _Trainer(model, settings, seed, device, progress)
+    checkpoints = Checkpoints(work, {**(identity or {}), "seed": seed})
+    course = trainer.resumed(checkpoints)
+    events = [feed.events(epoch) for epoch in range(settings.epochs)]
+    if course.epochs and not course.over(settings):
+        progress.say(f"{title}: going on after epoch {course.epochs}, from the checkpoint in {work}.")
+    with progress.stage(title, sum(events), "events") as advance, trainer.own_randomness():
+        advance(sum(events[: course.epochs]))
+        while not course.over(settings):
+            epoch = course.epochs
+            row = trainer.epoch(epoch, feed, held_out, events[epoch], advance, course)
+            course.rows.append(row)
+            if course.best_epoch == course.epochs:
+                course.best = weights_as_arrays(model, "best")
+            trainer.keep(checkpoints, course)
+            advance(0, note=_note(course, settings))
+    load_weights(model, course.best, "best")
+    model.zero_grad(set_to_none=True)
+    model.eval()
+    return _report(course, settings)
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of this name: "auto" (a CUDA GPU if there is one, else the CPU), "cpu" or "cuda". Raises InputError otherwise."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device: must be 'auto', 'cpu' or 'cuda', and {name!r} was given.")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise InputError("device: 'cuda' was asked for, and torch sees no CUDA GPU here; say 'auto' or 'cpu'.")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def derived(seed: int, *key: int) -> int:
+    """A seed for one purpose, from the one that was given and the purpose's numbers."""
+    return int(np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Run the body on torch randomness of its own, begun from `seed`; the world's goes on afterwards as if nothing had been."""
+    on_gpu = device is not None and device.type == "cuda"
+    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
+        _begin_randomness(seed, on_gpu)
+        yield
+
+
+def held_out_users(n_users: int, shares: tuple[float, ...], seed: int) -> list[Array]:
+    """Deal users to groups at random: first those to learn from, then one group per share; ascending positions.
+
+    A group has its share of users, rounded up and at least 8, but never more than a tenth of all: none below ten users.
+    """
+    order = np.random.default_rng(seed).permutation(n_users)
+    counts = [min(max(math.ceil(share * n_users), 8), n_users // 10) if share else 0 for share in shares]
+    groups = np.split(order, np.cumsum(counts))
+    return [np.sort(group) for group in [groups[-1], *groups[:-1]]]
+
+
+class _Trainer:
+    """Module, optimizer and device through Fabric: the part that an epoch's arithmetic needs."""
+
+    def __init__(self, model: Trainee, settings: TrainingSettings, seed: int, device: str, progress: Progress) -> None:
+        from lightning.fabric import Fabric
+
+        chosen = torch_device(device)
+        self._fabric = Fabric(accelerator=chosen.type, devices=1, precision=PRECISIONS[settings.precision])  # type: ignore[arg-type]
+        self._raw, self._settings, self._seed, self._progress = model, settings, seed, progress
+        self._raw_optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
+        self._model, self._optimizer = self._fabric.setup(model, self._raw_optimizer)
+        self._model.mark_forward_method("loss")
+
+    def own_randomness(self) -> Any:
+        """A context in which torch's random numbers are this training's."""
+        return seeded(self._seed, self._fabric.device)
+
+    def resumed(self, checkpoints: Checkpoints) -> _Course:
+        """Take up the newest checkpoint, if there is one."""
+        found = checkpoints.newest()
+        if found is None:
+            return _Course()
+        arrays, facts = found
+        load_weights(self._raw, arrays, "weights")
+        load_optimizer(self._raw_optimizer, arrays, facts["optimizer"])
+        best = {name: array for name, array in arrays.items() if name.startswith("best/")}
+        return _Course(facts["rows"], best or weights_as_arrays(self._raw, "best"))
+
+    def keep(self, checkpoints: Checkpoints, course: _Course) -> None:
+        """Leave a checkpoint; the best weights are kept apart only where they are not the newest."""
+        if self._fabric.global_rank:
+            return
+        arrays, numbers = optimizer_as_arrays(self._raw_optimizer)
+        best = course.best if course.best_epoch < course.epochs else {}
+        facts = {"rows": course.rows, "optimizer": numbers, "random": {"seed": self._seed, "epoch": course.epochs}}
+        checkpoints.save(course.epochs, {**arrays, **weights_as_arrays(self._raw, "weights"), **best}, facts)
+
+    def epoch(self, number: int, feed: Feed, held_out: Feed, events: int, advance: Any, course: _Course) -> dict[str, float]:
+        """One pass, then the loss on held-out users: a row of the report."""
+        fabric, began = self._fabric, time.perf_counter()
+        _begin_randomness(derived(self._seed, 1, number, fabric.global_rank), fabric.device.type == "cuda")
+        self._model.train()
+        total, positions, done = torch.zeros((), dtype=torch.float64, device=fabric.device), 0, 0
+        batch: Batch
+        for step, batch in enumerate(feed.epoch(number, (fabric.global_rank, fabric.world_size))):
+            self._set_pace((number + done / max(events, 1)) / self._settings.epochs)
+            loss, count = self._step(batch.to(fabric.device))
+            total += loss
+            positions += count
+            done += batch.n_events * fabric.world_size
+            if step % _LOOK_EVERY == 0:
+                self._check(total, number)
+                advance(0, note=_note(course, self._settings, float(total) / positions))
+            advance(batch.n_events * fabric.world_size)
+        if not positions:
+            raise TrainingError("training: there is no sequence to learn from; give more users, or fewer held-out ones.")
+        self._check(total, number)
+        seconds = time.perf_counter() - began
+        watched = self._loss_of(held_out)
+        self._check(watched, number)
+        return {
+            "epoch": number + 1, "loss": float(total) / positions, "held_out": float(watched), "seconds": seconds,
+            "events_per_second": done / seconds,
+        }  # fmt: skip
+
+    def _step(self, batch: Any) -> tuple[Tensor, int]:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss, count = self._model.loss(batch)
+        self._fabric.backward(loss / self._share(count))
+        if self._settings.clip:
+            self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
+        self._optimizer.step()
+        return loss.detach().double(), count
+
+    def _share(self, count: int) -> float:
+        """What to divide a summed loss by so that the gradient, averaged over processes, is that of the mean over all positions."""
+        if self._fabric.world_size == 1:
+            return count
+        everyone = self._fabric.all_reduce(torch.tensor(float(count), device=self._fabric.device), reduce_op="sum")
+        return float(cast(Tensor, everyone)) / self._fabric.world_size
+
+    def _loss_of(self, feed: Feed) -> Tensor:
+        """The loss per position, no dropout, no gradient."""
+        self._model.eval()
+        total, positions = torch.zeros((), dtype=torch.float64, device=self._fabric.device), 0
+        with torch.no_grad():
+            for batch in feed.epoch(0):
+                loss, count = self._model.loss(batch.to(self._fabric.device))
+                total += loss.double()
+                positions += count
+        return total / max(positions, 1)
+
+    def _set_pace(self, progressed: float) -> None:
+        falling = self._settings.schedule == "cosine"
+        rate = self._settings.learning_rate * ((1 + math.cos(math.pi * progressed)) / 2 if falling else 1)
+        for group in self._raw_optimizer.param_groups:
+            group["lr"] = rate
+
+    def _check(self, loss: Tensor, epoch: int) -> None:
+        if not math.isfinite(float(loss)):
+            raise TrainingError(
+                f"training: the loss is {float(loss)} in epoch {epoch + 1}, so nothing can be learned any more; lower learning_rate "
+                f"(now {self._settings.learning_rate:g}) or set clip (now {self._settings.clip:g}; 1.0 is a common choice)."
+            )
+
+
+def _begin_randomness(seed: int, on_gpu: bool) -> None:
+    torch.default_generator.manual_seed(seed)
+    if on_gpu:
+        torch.cuda.manual_seed(seed)
+
+
+def _note(course: _Course, settings: TrainingSettings, loss: float | None = None) -> str:
+    """How it goes, in a few words: during an epoch with its `loss` so far, else of the last finished epoch."""
+    epoch, loss = (course.epochs + 1, loss) if loss is not None else (course.epochs, course.rows[-1]["loss"])
+    held_out = f", held-out {course.rows[-1]['held_out']:.3f}" if course.rows else ""
+    return f"epoch {epoch}/{settings.epochs}, loss {loss:.3f}{held_out}"
+
+
+def _report(course: _Course, settings: TrainingSettings) -> dict[str, Any]:
+    return {
+        "epochs": course.rows, "best_epoch": course.best_epoch, "held_out": course.rows[course.best_epoch - 1]["held_out"],
+        "stopped": "all epochs done" if course.epochs >= settings.epochs else "the held-out loss fell no more",
+        "seconds": sum(row["seconds"] for row in course.rows),
+    }  # fmt: skip

@@ -1,0 +1,278 @@
+"""The main job, start to end: survey → split → fit → encode → judge. Follows a recipe; prints nothing.
+
+Everything a command does is a function here, so that Python callers and the command line do the same.
+"""
+
+import platform
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus import artefact
+from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
+from habitus.errors import InputError, LogError
+from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
+from habitus.judge.targets import Split, TargetEvents, Targets, moment
+from habitus.judge.tasks import named_tasks
+from habitus.log import checks
+from habitus.log.build import build
+from habitus.log.description import EventLog
+from habitus.log.engine import Engine, engine_named
+from habitus.log.moments import moment_of
+from habitus.log.refused import write_refused
+from habitus.log.sources import open_log
+from habitus.log.tables import target_rows, users_before
+from habitus.log.timelines import Timelines
+from habitus.log.users import read_users
+from habitus.log.vocabulary import fit as fit_vocabulary
+from habitus.model import Fitting, Model
+from habitus.profiles import Profiles
+from habitus.progress import SILENT, Progress
+from habitus.recipe import Judge, Recipe, window_days
+
+Array = NDArray[Any]
+
+WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a run found in the tables before it began; times in microseconds UTC."""
+
+    tables: dict[str, checks.TableSurvey]
+    target: str | None
+
+    @property
+    def last(self) -> int:
+        """The time of the last event that can be used."""
+        return max(found.last for found in self.tables.values() if found.last is not None)
+
+    @property
+    def last_target(self) -> int:
+        """The time of the last target event. Raises LogError if the log names none, or the table has none."""
+        if self.target is None:
+            raise LogError(f"roles: no target event is named, so there is nothing to judge by; one of {', '.join(self.tables)} may be it.")
+        last = self.tables[self.target].last
+        if last is None:
+            raise LogError(f"table {self.target!r}: the target event has no row that can be used.")
+        return last
+
+    def counts(self) -> dict[str, Any]:
+        """Rows read, kept and refused by reason, per table."""
+        return {name: {**asdict(found), "kept": found.kept} for name, found in self.tables.items()}
+
+
+def survey(
+    log: EventLog, engine: Engine, *, bad_rows: Literal["stop", "skip"] = "stop", rejected: Path | None = None,
+    progress: Progress = SILENT,
+) -> Survey:  # fmt: skip
+    """Look through the tables before anything is learned from them.
+
+    Rows without a user or a readable time stop the work (LogError, with counts by reason and examples), or are left out with
+    `bad_rows="skip"`; `rejected` is a .parquet or .csv file to write them to. Keys that a property table has twice stop it always.
+    """
+    tables, bad = {}, []
+    with progress.stage("looking through the tables", len(log.events), "tables") as advance:
+        for event in log.events:
+            tables[event] = checks.survey(log, event, engine)
+            bad += [finding for finding in checks.survey_findings(log, event, tables[event], engine) if finding.level == "rows"]
+            advance(1)
+        used = dict.fromkeys(table for described in log.events.values() for table in described.properties)
+        wrong = [finding for table in used for finding in checks.property_findings(log, table, engine)]
+    if rejected is not None:
+        write_refused(log, engine, rejected)
+    if wrong:
+        raise LogError(" ".join(f"{finding.where}: {finding.text}" for finding in wrong))
+    if bad and bad_rows == "stop":
+        found = " ".join(f"{finding.where}: {finding.text}" for finding in bad)
+        raise LogError(f"{found} Mend them, or go on without them: bad rows = skip (`--bad-rows skip --rejected FILE` keeps them).")
+    for finding in bad:
+        progress.say(f"{finding.where}: {finding.text} They are left out.")
+    if not any(found.kept for found in tables.values()):
+        raise LogError(f"{log.source}: no table has a row that can be used.")
+    return Survey(tables, log.roles.target)
+
+
+@dataclass
+class RunResult:
+    """What a run leaves behind, in memory."""
+
+    model: Model
+    profiles: Profiles
+    scoreboard: Scoreboard
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be said to any of the jobs beside recipe and log."""
+
+    engine: str = "polars"
+    bad_rows: Literal["stop", "skip"] = "stop"
+    rejected: Path | None = None
+    users: Path | Array | None = None
+    device: str = "auto"
+    seed: int = 0
+    progress: Progress = SILENT
+
+
+def run(
+    recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, window: str | None = None,
+    resume: bool = False, overwrite: bool = False, only: Sequence[str] = (), options: Options = Options(),
+) -> RunResult:  # fmt: skip
+    """The main job: cut the log, fit the recipe before the cut, profile every user as of the cut, judge by what came after.
+
+    `out` is the run's folder (None: nothing is written). Raises a HabitusError for whatever is wrong, as early as it can be known.
+    """
+    begin = clock.perf_counter()
+    recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
+    if out is not None:
+        artefact.begin_run(out, resume=resume, overwrite=overwrite)
+    engine, progress = engine_named(options.engine), options.progress
+    tasks = named_tasks(recipe.judge.tasks)
+    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
+    split = Split.from_last(found.last_target, window_days(window or recipe.split.window))
+    fitting = Fitting(
+        recipe, log, engine, split.train_start, users=_users(options.users, log), seed=options.seed, device=options.device,
+        folder=out and out / artefact.MODEL, work=out and out / artefact.WORK, timelines_folder=out and out / artefact.TIMELINES,
+        only=only, progress=progress,
+    )  # fmt: skip
+    model, timelines, profiles = fitting.fit()
+    if out is not None:
+        profiles.save(out / artefact.PROFILES, overwrite=True)
+    with_blocks = {WHOLE: profiles, **({name: profiles.block(name) for name in profiles.blocks} if len(profiles.blocks) > 1 else {})}
+    sets = with_references(with_blocks, _counts(timelines, options))
+    scoreboard = judge(
+        sets, _targets(log, engine, split, profiles.users, tasks), probe=recipe.judge.probe, seeds=recipe.judge.seeds, progress=progress
+    )
+    facts = {
+        "habitus": version("habitus"), "python": platform.python_version(), "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {**fitting.seconds, "all": round(clock.perf_counter() - begin, 2)}, "seed": options.seed, "engine": engine.name,
+        "log": log.source, "recipe": recipe.as_dict(), "split": {name: moment(time) for name, time in asdict(split).items()},
+        "rows": found.counts(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,
+        "members_left_out": model.left_out, "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"],
+    }  # fmt: skip
+    if out is not None:
+        artefact.write_json(out / artefact.SCORES, scoreboard.to_json())
+        artefact.finish_run(out, facts)
+    return RunResult(model, profiles, scoreboard, facts)
+
+
+def fit(
+    recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, until: int | str | None = None,
+    overwrite: bool = False, options: Options = Options(),
+) -> Model:  # fmt: skip
+    """Fit a recipe on the events before `until` (microseconds UTC, or ISO text; default: all). `out` is the model's folder."""
+    recipe, log = _recipe(recipe), _log(log)
+    engine = engine_named(options.engine)
+    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
+    model, _, _ = Fitting(
+        recipe, log, engine, _cut(until, found), users=_users(options.users, log), seed=options.seed,
+        device=options.device, progress=options.progress,
+    ).fit()  # fmt: skip
+    if out is not None:
+        model.save(out, overwrite=overwrite)
+    return model
+
+
+def encode(
+    model: Model, log: EventLog | str | Path, out: str | Path | None = None, *, until: int | str | None = None,
+    overwrite: bool = False, options: Options = Options(),
+) -> Profiles:  # fmt: skip
+    """The profiles of the log's users as of `until` (microseconds UTC, or ISO text; default: after the last event).
+
+    `out`: the profiles' folder. `facts["shares"]` of the profiles has, per field, the shares of unseen and absent values.
+    """
+    log = _log(log)
+    engine = engine_named(options.engine)
+    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
+    cut = _cut(until, found)
+    lines = model.timelines(log, until=cut, engine=engine, users=_users(options.users, log), progress=options.progress)
+    profiles = model.encode(lines, device=options.device, progress=options.progress)
+    profiles = replace(profiles, facts={**profiles.facts, "shares": lines.facts["shares"]})
+    if out is not None:
+        profiles.save(out, overwrite=overwrite)
+    return profiles
+
+
+def evaluate(
+    profiles: Mapping[str, Profiles],
+    log: EventLog | str | Path,
+    *,
+    judged: Judge = Judge(),
+    window: str = "14d",
+    options: Options = Options(),
+) -> Scoreboard:
+    """Judge sets of profiles by what their users did after the cut-off, beside plain counts and random vectors.
+
+    Raises ProfilesError if a set has seen events of the label windows.
+    """
+    log, engine = _log(log), engine_named(options.engine)
+    tasks = named_tasks(judged.tasks)
+    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
+    split = Split.from_last(found.last_target, window_days(window))
+    users = next(iter(profiles.values())).users
+    for other in profiles.values():
+        users = np.intersect1d(users, other.users)
+    if not len(users):
+        raise InputError("profiles: the sets have no user in common; evaluate them one by one.")
+    counts = plain_counts(log, engine, split.train_start, users, options.progress)
+    targets = _targets(log, engine, split, users, tasks)
+    return judge(with_references(profiles, counts), targets, probe=judged.probe, seeds=judged.seeds, progress=options.progress)
+
+
+def with_references(sets: Mapping[str, Profiles], counts: Profiles, seed: int = 0) -> dict[str, Profiles]:
+    """The sets, then the two rows that every scoreboard shows: plain counts, and random vectors as wide as the widest set."""
+    wide = max(one.dim for one in sets.values())
+    chance = random_profiles(counts.users, wide, seed, until=counts.until)
+    return {**sets, COUNTS: counts, f"{RANDOM} ({wide} columns)": chance}
+
+
+def plain_counts(log: EventLog, engine: Engine, until: int, users: Array, progress: Progress = SILENT) -> Profiles:
+    """Ten plain counts of each of these users' events before `until`: the row to beat."""
+    vocabulary = fit_vocabulary(log, until=until, engine=engine, only=())
+    lines = build(log, vocabulary, until=until, users=users, engine=engine, progress=progress)
+    return _counts(lines, Options(progress=progress))
+
+
+def _counts(timelines: Timelines, options: Options) -> Profiles:
+    return Statistics(PLAIN_COUNTS, name="plain_counts").fit(timelines).encode(timelines)
+
+
+def _targets(log: EventLog, engine: Engine, split: Split, users: Array, tasks: Sequence[Any]) -> Targets:
+    roles = {role: name for role in ("item", "category") if (name := getattr(log.roles, role)) in log.fields_of(str(log.roles.target))}
+    rows = target_rows(log, engine, list(dict.fromkeys(roles.values())), since=split.train_start, until=split.end)
+    events = TargetEvents(
+        user=rows["_user"], time=rows["_time"].astype(np.int64), values={role: rows[name] for role, name in roles.items()},
+        buyers=users_before(log, str(log.roles.target), split.train_start, engine),
+    )  # fmt: skip
+    return Targets.from_events(users, split, events, tasks)
+
+
+def _recipe(given: Recipe | str | Path) -> Recipe:
+    return given if isinstance(given, Recipe) else Recipe.named(given)
+
+
+def _log(given: EventLog | str | Path) -> EventLog:
+    return given if isinstance(given, EventLog) else open_log(given)
+
+
+def _cut(until: int | str | None, found: Survey) -> int:
+    if until is None:
+        return found.last + 1
+    return moment_of(until) if isinstance(until, str) else until
+
+
+def _users(asked: Path | Array | None, log: EventLog) -> Array | None:
+    """The users to work on: those asked for, else the layout's own choice, else everyone (None)."""
+    if isinstance(asked, np.ndarray):
+        return np.unique(asked)
+    file = asked if asked is not None else log.relevant_users
+    return None if file is None else read_users(file)

@@ -1,0 +1,102 @@
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics import AUROC
+
+from habitus.errors import ProfilesError
+from habitus.judge.challenge import ChallengeProbe
+from habitus.judge.challenge_target import read_challenge_target
+from habitus.judge.targets import Targets, TaskLabels
+from habitus.judge.tasks import TASKS
+
+GOLDEN = Path(__file__).parents[1] / "data" / "challenge_probe"
+SMALL = ChallengeProbe(thin=16, wide=32)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_every_epoch_gives_the_organisers_figures(name):
+    """Wrong if network, initialisation, optimiser, batches, order of users or metrics depart from the organiser's own code."""
+    ids, entry = np.load(GOLDEN / "entry" / "client_ids.npy"), np.load(GOLDEN / "entry" / "embeddings.npy")
+    target = read_challenge_target(GOLDEN / "target")
+    labels = Targets.from_events(np.sort(ids), target.split, target.events, fixed=target.fixed).tasks[name]
+    vectors = entry.astype(np.float32)[np.argsort(ids)]
+    rows = np.searchsorted(np.sort(ids), ids)  # the users in the entry's order, which makes the batches
+    rows = rows[np.isin(rows, labels.positions)]
+    mine = np.searchsorted(labels.positions, rows)
+    probe = ChallengeProbe()
+    expected = json.loads((GOLDEN / "expected.json").read_text())[name]
+    for logits, epoch in zip(probe.logits_per_epoch(vectors, rows, labels.train[mine], rows), expected, strict=True):
+        found = probe.figures(logits, labels.validation[mine], labels.popularity)
+        wanted = [epoch.get(key) for key in ("val_auroc", "score", "val_diversity", "val_novelty")]
+        assert list(found) == pytest.approx(wanted, abs=1e-3)
+
+
+def _problem(seed, n=300):
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((n, 6)).astype(np.float32)
+    train, validation = (vectors[:, :4] + rng.standard_normal((n, 4)) > 1 for _ in range(2))
+    task = TaskLabels(TASKS["propensity_sku"], np.arange(n), train, validation, np.arange(4), np.full(4, 0.25))
+    return vectors, task
+
+
+def test_the_worlds_random_state_is_left_alone():
+    """Wrong if judging changes what torch draws next for someone else."""
+    vectors, task = _problem(0)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    list(SMALL.logits_per_epoch(vectors, task.positions, task.train, task.positions))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_protocol_keeps_the_epoch_with_the_best_reported_score():
+    """Wrong if the epoch is not the best of the three on the validation labels, as the organiser takes it."""
+    vectors, task = _problem(1)
+    everyone = np.arange(len(vectors))
+    epochs = list(SMALL.logits_per_epoch(vectors, everyone, task.train, everyone))
+    best = max(epochs, key=lambda logits: SMALL.figures(logits, task.validation, task.popularity).score)
+    ((name, found),) = SMALL.outputs(vectors, [task], everyone, everyone, seed=0, on_reported=True)
+    assert name == "propensity_sku"
+    np.testing.assert_array_equal(found, best)
+
+
+def test_on_unseen_users_the_reported_labels_choose_nothing():
+    """Wrong if the validation labels, or the scored users' own labels, reach the choice of the epoch."""
+    vectors, task = _problem(2)
+    train, score = np.arange(200), np.arange(200, 300)
+    spoilt = TaskLabels(task.task, task.positions, task.train.copy(), ~task.validation, task.values, task.popularity)
+    spoilt.train[200:] = ~spoilt.train[200:]
+    (one,), (other,) = (SMALL.outputs(vectors, [each], train, score, seed=3, on_reported=False) for each in (task, spoilt))
+    assert one[1].shape == (100, 4)
+    np.testing.assert_array_equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("lucky", [False, True])
+def test_ranking_equals_torchmetrics_batch_by_batch(lucky):
+    """Wrong if torchmetrics' habit of leaving a batch within [0, 1] alone, and squashing others, is not followed."""
+    rng = np.random.default_rng(4)
+    logits, labels = rng.normal(0, 3, (300, 3)).astype(np.float32), rng.random((300, 3)) < 0.3
+    labels[:, 2] = False
+    if lucky:
+        logits[128:256] = rng.random((128, 3))
+    metric = AUROC(task="multilabel", num_labels=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics says that a label has no positives
+        for start in range(0, 300, 128):
+            metric.update(torch.from_numpy(logits[start : start + 128]), torch.from_numpy(labels[start : start + 128]).long())
+        expected = float(metric.compute())
+    found = ChallengeProbe().figures(logits, labels, None)
+    assert found.auroc == pytest.approx(expected, abs=1e-6) and found.score == found.auroc
+
+
+def test_vectors_beyond_float16_are_refused():
+    """Wrong if a vector becomes infinite in silence, or the largest that fits is refused."""
+    vectors, task = _problem(5)
+    vectors[7, 0] = 65504
+    next(SMALL.logits_per_epoch(vectors, task.positions, task.train, task.positions))
+    vectors[7, 0] = 70000
+    with pytest.raises(ProfilesError, match="float16"):
+        next(SMALL.logits_per_epoch(vectors, task.positions, task.train, task.positions))

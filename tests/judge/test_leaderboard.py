@@ -1,0 +1,211 @@
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+
+from habitus.errors import ProfilesError, RecipeError
+from habitus.judge.challenge import ChallengeProbe
+from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
+from habitus.judge.probes import LinearProbe
+from habitus.judge.targets import DAY, Split, TargetEvents, Targets
+from habitus.profiles import Profiles
+
+SPLIT = Split(10 * DAY, 12 * DAY, 14 * DAY)
+KEYS = ["profiles", "task", "probe", "scored_on", "metric", "cutoff", "score", "low", "high", "seeds", "users", "labels_left_out"]
+
+
+def _world(n=400, seed=0):
+    """Users with lasting tastes for six items, which the `taste` profiles hold and the `noise` profiles do not."""
+    rng = np.random.default_rng(seed)
+    users, taste = np.arange(n) * 3, rng.standard_normal((n, 6))
+    rows = [(users, day * DAY, item, rng.random(n) < 1 / (1 + np.exp(2 - 2 * taste[:, item]))) for day in (10, 12) for item in range(6)]
+    user = np.concatenate([users[bought] for users, _, _, bought in rows])
+    time = np.concatenate([np.full(bought.sum(), time) for _, time, _, bought in rows])
+    item = np.concatenate([np.full(bought.sum(), item) for _, _, item, bought in rows])
+    events = TargetEvents(user, time, {"item": item}, users[: n // 2])
+    taste = Profiles.single("taste", users, taste + rng.standard_normal((n, 6)), until=SPLIT.train_start, model_until=SPLIT.train_start)
+    return Targets.from_events(users, SPLIT, events), taste, random_profiles(users, 100, 1, until=SPLIT.train_start)
+
+
+@pytest.fixture(scope="module")
+def board():
+    targets, taste, noise = _world()
+    return judge({"taste": taste, "noise": noise}, targets)
+
+
+def test_rows_have_the_keys_of_the_scores_file(board):
+    """Wrong if `scores.json` would lack a key, hold a key too many, or a value that JSON has no word for."""
+    rows = json.loads(json.dumps(board.to_json(), allow_nan=False))
+    assert all(list(row) == KEYS for row in rows)
+    assert {row["task"] for row in rows} == {"churn", "propensity_sku"} and {row["scored_on"] for row in rows} == {"protocol", "unseen"}
+    assert {row["metric"] for row in rows if row["task"] == "churn"} == {"auroc"}
+    assert {row["metric"] for row in rows if row["task"] != "churn"} == {"auroc", "score", "novelty", "diversity", "macro_auroc"}
+    assert {row["cutoff"] for row in rows} == {"1970-01-11T00:00:00Z"} and {row["users"] for row in rows} == {200, 400}
+    assert all(row["low"] <= row["score"] <= row["high"] for row in rows)
+    assert "names no category" in board.skipped["propensity_category"]
+
+
+def test_random_vectors_show_memory_only_where_the_probe_has_seen_the_user(board):
+    """Wrong if the protocol's score of noise is not above that on unseen users, which must be chance."""
+    seen, unseen = board.row("noise", "propensity_sku", "protocol"), board.row("noise", "propensity_sku", "unseen")
+    assert seen.low > 0.55 and unseen.low < 0.5 < unseen.high
+    assert seen.score > unseen.score + 0.05
+
+
+def test_profiles_that_know_beat_noise(board):
+    """Wrong if a clear difference is not called one, a set differs from itself, or the sign is turned round."""
+    verdicts = {(c.task, c.scored_on): c.verdict for c in board.compare("taste", "noise")}
+    assert verdicts["propensity_sku", "unseen"] == "beats"
+    assert {(c.task, c.scored_on) for c in board.compare("noise", "taste") if c.verdict == "falls short"} >= {("propensity_sku", "unseen")}
+    assert {(c.difference, c.low, c.high, c.verdict) for c in board.compare("noise", "noise")} == {(0, 0, 0, "no clear difference")}
+
+
+def test_comparison_is_paired(board):
+    """Wrong if the interval of a difference is that of two independent draws: pairing must give the difference of equal draws."""
+    found = next(c for c in board.compare("taste", "noise") if c.task == "propensity_sku" and c.scored_on == "unseen")
+    ours, theirs = (board.draws[name, "propensity_sku", "unseen", "auroc"] for name in ("taste", "noise"))
+    assert found.difference == pytest.approx(ours[0] - theirs[0])
+    assert [found.low, found.high] == pytest.approx(np.percentile((ours - theirs)[1:], [2.5, 97.5]))
+
+
+@pytest.mark.parametrize("scored_on", ["protocol", "unseen"])
+def test_scores_equal_a_plain_version(scored_on):
+    """Wrong if folds, windows or users get mixed up on the way: scikit-learn fitted in loops gives the same AUROC."""
+    targets, taste, _ = _world(seed=3)
+    labels = targets.tasks["propensity_sku"]
+    found = judge({"taste": taste}, targets, probe=LinearProbe(penalties=(0.1,))).row("taste", "propensity_sku", scored_on)
+    everyone, fold_of = np.arange(400), np.random.default_rng(0).permutation(400) % 5
+    parts = [(everyone, everyone)] if scored_on == "protocol" else [(everyone[fold_of != f], everyone[fold_of == f]) for f in range(5)]
+    hits, pairs = np.zeros(6), np.zeros(6)
+    for train, score in parts:
+        z = np.clip((taste.matrix - taste.matrix[train].mean(0)) / taste.matrix[train].std(0), -6, 6)
+        outputs = Ridge(alpha=0.1 * len(train)).fit(z[train], labels.train[train]).predict(z[score])
+        for j in range(6):
+            truth = labels.validation[score, j]
+            hits[j] += roc_auc_score(truth, outputs[:, j]) * truth.sum() * (~truth).sum()
+            pairs[j] += truth.sum() * (~truth).sum()
+    assert found.score == pytest.approx((hits / pairs).mean(), abs=1e-5)
+
+
+def test_sets_are_compared_on_the_users_of_all():
+    """Wrong if a user that one set lacks is scored for another, or is dropped without being counted."""
+    targets, taste, noise = _world()
+    fewer = noise.select(noise.users[50:])
+    board = judge({"taste": taste, "fewer": fewer}, targets, resamples=5)
+    assert (board.users, board.left_out) == (350, {"taste": 50, "fewer": 0})
+    alone = judge({"fewer": fewer}, targets, resamples=5)
+    assert alone.row("fewer", "churn") == board.row("fewer", "churn")
+    with pytest.raises(ProfilesError, match="no user"):
+        judge({"a": noise.select(noise.users[:5]), "b": noise.select(noise.users[5:])}, targets)
+
+
+@pytest.mark.parametrize("setting", ["until", "model_until"])
+def test_profiles_that_may_have_seen_the_labels_are_refused(setting):
+    """Wrong if vectors or models from within the label windows are judged; up to the very start is right."""
+    targets, _, noise = _world()
+    judge({"noise": noise}, targets, resamples=2)
+    with pytest.raises(ProfilesError, match=rf"'late': `{setting}` is 1970-01-11T00:00:01Z.*starts 1970-01-11T00:00:00Z"):
+        judge({"late": replace(noise, **{setting: SPLIT.train_start + 1_000_000})}, targets)
+
+
+def test_ids_of_another_type_are_refused():
+    """Wrong if text ids against numbers pass as having no user in common."""
+    targets, _, noise = _world()
+    text = Profiles.single("text", np.array(["1", "2"]), np.ones((2, 3), np.float32))
+    with pytest.raises(ProfilesError, match="'text': ids are"):
+        judge({"noise": noise, "text": text}, targets)
+
+
+def test_tasks_that_cannot_be_scored_are_skipped_with_a_reason():
+    """Wrong if a task with too few users, or with one answer for all, is scored or stops the others."""
+    targets, taste, _ = _world()
+    churn = targets.tasks["churn"]
+    for change, reason in (
+        ({"train": np.ones_like(churn.train)}, "the same labels in the train window"),
+        ({"positions": churn.positions[:9], "train": churn.train[:9], "validation": churn.validation[:9]}, "9 of the users"),
+    ):
+        tasks = {**targets.tasks, "churn": replace(churn, **change)}
+        board = judge({"taste": taste}, replace(targets, tasks=tasks), resamples=2)
+        assert reason in board.skipped["churn"] and {row.task for row in board.rows} == {"propensity_sku"}
+
+
+def test_scores_are_averaged_over_seeds():
+    """Wrong if more than one seed does not give the mean of the seeds' scores."""
+    targets, taste, _ = _world()
+    one, two, both = (judge({"taste": taste}, targets, seeds=seeds, resamples=2) for seeds in ([4], [5], [4, 5]))
+    mean = (one.row("taste", "churn").score + two.row("taste", "churn").score) / 2
+    assert both.row("taste", "churn").score == pytest.approx(mean) and both.row("taste", "churn").seeds == (4, 5)
+
+
+def test_labels_without_both_classes_are_counted():
+    """Wrong if a label that nobody has in the validation window is not reported, or moves the mean other than in the judge's count."""
+    targets, taste, _ = _world()
+    labels = targets.tasks["propensity_sku"]
+    labels.validation[:, 2] = False
+    board = judge({"taste": taste}, targets, resamples=2)
+    auroc, macro = (board.row("taste", "propensity_sku", metric=metric) for metric in ("auroc", "macro_auroc"))
+    assert auroc.labels_left_out == 1 and macro.score == pytest.approx(auroc.score * 5 / 6)
+
+
+def test_the_challenge_probe_is_scored_as_its_judge_reports():
+    """Wrong if the protocol's score is not the best epoch's, rounded to four places."""
+    targets, taste, _ = _world()
+    probe, labels = ChallengeProbe(thin=16, wide=32), targets.tasks["propensity_sku"]
+    board = judge({"taste": taste}, targets, probe=probe, folds=2, resamples=2)
+    everyone = np.arange(400)
+    epochs = probe.logits_per_epoch(taste.matrix, everyone, labels.train, everyone)
+    best = max((probe.figures(logits, labels.validation, labels.popularity) for logits in epochs), key=lambda found: found.score)
+    assert board.row("taste", "propensity_sku", "protocol", "score").score == round(best.score, 4)
+    assert board.row("taste", "propensity_sku", "protocol", "macro_auroc").score == round(best.auroc, 4)
+    assert board.row("taste", "propensity_sku", "unseen").score > 0.6
+
+
+class _Listener:
+    def __init__(self):
+        self.done, self.total, self.said = 0, None, []
+
+    @contextmanager
+    def stage(self, title, total, unit):
+        self.total = total
+        yield self._advance
+
+    def _advance(self, done=0, note=""):
+        self.done += done
+
+    def say(self, text):
+        self.said.append(text)
+
+
+def test_progress_reaches_its_total_and_unstated_cutoffs_are_said():
+    """Wrong if the bar stops short, or profiles of unknown age are judged without a word."""
+    targets, taste, _ = _world()
+    listener = _Listener()
+    judge({"taste": replace(taste, until=None)}, targets, resamples=2, seeds=(0, 1), progress=listener)
+    assert listener.done == listener.total == 2 * 6 * 2
+    assert len(listener.said) == 1 and "`until` is not stated" in listener.said[0]
+
+
+def test_random_profiles_are_settled_by_their_seed():
+    """Wrong if the row of noise changes from run to run, or has another width than asked for."""
+    users = np.arange(5)
+    assert random_profiles(users, 7, 0).matrix.shape == (5, 7)
+    np.testing.assert_array_equal(random_profiles(users, 7, 0).matrix, random_profiles(users, 7, 0).matrix)
+    assert (random_profiles(users, 7, 0).matrix != random_profiles(users, 7, 1).matrix).all()
+
+
+def test_unknown_names_and_empty_calls_are_refused(board):
+    """Wrong if a typing error gives an empty table instead of the names there are."""
+    targets, taste, _ = _world()
+    with pytest.raises(RecipeError, match="known probes"):
+        judge({"taste": taste}, targets, probe="gbdt")
+    with pytest.raises(ProfilesError, match="at least one profile set"):
+        judge({}, targets)
+    with pytest.raises(ProfilesError, match="there are taste, noise"):
+        board.compare("taste", "counts")
+    with pytest.raises(ProfilesError, match="no 'auroc' of 'counts'"):
+        board.row("counts", "churn")
+    assert isinstance(board, Scoreboard)
