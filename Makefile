@@ -36,6 +36,7 @@ check: $(READY)  ## Lint, format, types and import order, changing nothing
 fix: $(READY)  ## Format, and mend what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+	$(BIN)/python -m habitus.cli.page docs/cli.md
 
 bench: $(READY)  ## Measure speed against plain references; results in benchmarks/results
 	$(BIN)/python -m benchmarks

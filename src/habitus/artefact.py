@@ -226,14 +226,14 @@ def _plain(arrays: Mapping[str, Array]) -> dict[str, Array]:
             plain[f"{name}/utf8"] = np.frombuffer(b"".join(encoded), np.uint8)
             plain[f"{name}/ends"] = np.cumsum([len(value) for value in encoded], dtype=np.int64)
         else:
-            plain[name] = np.ascontiguousarray(array)
+            plain[name] = np.asarray(array, order="C")
     return plain
 
 
 def _strings_restored(arrays: dict[str, Array]) -> dict[str, Array]:
     for name in [name.removesuffix("/utf8") for name in arrays if name.endswith("/utf8")]:
         data, ends = arrays.pop(f"{name}/utf8").tobytes(), arrays.pop(f"{name}/ends").tolist()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][:-1]
         arrays[name] = np.array([data[a:b].decode() for a, b in zip(starts, ends, strict=True)], dtype=str)
     return arrays
 

@@ -142,7 +142,9 @@ def _width(rows: Array) -> int:
 
 
 def _reduced(rows: Array, state: Mapping[str, Array]) -> Array:
-    projected: Array = (rows - state["center"]) @ state["components"].T if "components" in state else rows
+    if "components" not in state:
+        return rows
+    projected: Array = (rows - state["center"]) @ state["components"].T
     return projected
 
 
@@ -157,10 +159,12 @@ def _scaled(rows: Array, settings: BlockFusion, state: Mapping[str, Array]) -> A
 
 
 def _rank(column: Array, quantiles: Array, ranks: Array) -> Array:
-    """Uniform ranks; a value that covers a span of ranks gets the span's middle."""
+    """Uniform ranks as scikit-learn gives them: a value that covers a span of ranks gets the span's middle, but the least and the
+    greatest are 0 and 1."""
     below = np.interp(column, quantiles, ranks)
     above = -np.interp(-column, -quantiles[::-1], -ranks[::-1])
-    return (below + above) / 2
+    middle = np.where(column >= quantiles[-1] - 1e-7, 1.0, (below + above) / 2)
+    return np.where(column <= quantiles[0] + 1e-7, 0.0, middle)
 
 
 def _features(block: Profiles, settings: BlockFusion, span: tuple[int, int]) -> list[str]:

@@ -162,7 +162,7 @@ class Profiles:
             blocks = {name: (int(span[0]), int(span[1])) for name, span in manifest["blocks"].items()}
             return cls(
                 users=np.array(users.to_pylist(), str) if strings else users.to_numpy(zero_copy_only=False),
-                matrix=table["vector"].combine_chunks().flatten().to_numpy().reshape(len(users), -1),
+                matrix=table["vector"].combine_chunks().flatten().to_numpy().reshape(len(users), table["vector"].type.list_size),
                 blocks=blocks,
                 known=table["known"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(blocks)),
                 until=manifest["until"], model_until=manifest["model_until"], features=tuple(manifest["features"]),

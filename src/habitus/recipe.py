@@ -130,8 +130,8 @@ def settings_from(cls: type[Any], table: Mapping[str, Any], where: str) -> Any:
         return TypeAdapter(cls).validate_python(dict(table))
     except ValidationError as error:
         raise RecipeError(f"{where}: {explain(error)}") from None
-    except ValueError as error:
-        raise RecipeError(f"{where}: {error}.") from None
+    except (ValueError, RecipeError) as error:
+        raise RecipeError(f"{where}: {error}") from None
 
 
 def _member(entry: Any, where: str) -> Member:

@@ -154,7 +154,7 @@ def test_labels_without_both_classes_are_counted():
 def test_the_challenge_probe_is_scored_as_its_judge_reports():
     """Wrong if the protocol's score is not the best epoch's, rounded to four places."""
     targets, taste, _ = _world()
-    probe, labels = ChallengeProbe(thin=16, wide=32), targets.tasks["propensity_sku"]
+    probe, labels = ChallengeProbe(thin=16, wide=32, learning_rate=0.02), targets.tasks["propensity_sku"]
     board = judge({"taste": taste}, targets, probe=probe, folds=2, resamples=2)
     everyone = np.arange(400)
     epochs = probe.logits_per_epoch(taste.matrix, everyone, labels.train, everyone)

@@ -112,7 +112,7 @@ def test_diversity_worked_by_hand():
 
 def test_novelty_worked_by_hand():
     """Wrong if popularity is not scaled by its largest, or is weighted otherwise than by the sigmoids of the top ones."""
-    popularity = np.array([3.0, 1.0])  # both among the top: carried = σ(a) · 3/4 + σ(b) · 1/4
+    popularity = np.array([3.0, 1.0])  # both among the top: carried = .02 · 3/4 + .04 · 1/4
     logits = np.log(np.array([[0.02, 0.04]]) / np.array([[0.98, 0.96]]))
     assert metrics.novelty(logits, popularity) == pytest.approx((1 - 0.015 - 0.01) ** 100)
 

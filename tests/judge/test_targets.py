@@ -142,7 +142,7 @@ def test_labels_of_some_users(rows):
 
 def test_unfit_columns_and_ids_are_refused():
     """Wrong if ragged columns, users out of order or ids of another type make labels."""
-    with pytest.raises(LogError, match="received 2 users and {'item': 1}"):
+    with pytest.raises(LogError, match=r"received 2 users and \{'item': 1\}"):
         TargetEvents(np.arange(2), np.arange(2), {"item": np.arange(1)}, np.arange(2))
     events = _random_events(0)
     with pytest.raises(ProfilesError, match="ascend"):

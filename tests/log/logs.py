@@ -17,8 +17,10 @@ DESCRIPTION: dict[str, Any] = {
         "visit": {"path": "visit.parquet", "fields": ["url", "query"]},
     },
     "properties": {"products": {"path": "products.parquet", "key": "sku", "fields": ["category", "price", "name"]}},
-    "fields": {"amount": {"kind": "number"}, "price": {"kind": "number", "buckets": 4}, "name": {"kind": "codes"}, "query": {"kind": "text"}},
-}
+    "fields": {
+        "amount": {"kind": "number"}, "price": {"kind": "number", "buckets": 4}, "name": {"kind": "codes"}, "query": {"kind": "text"},
+    },
+}  # fmt: skip
 
 
 def tables(seed: int = 0, users: int = 40, rows: int = 900) -> dict[str, pl.DataFrame]:

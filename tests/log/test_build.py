@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from log import logs
 
 from habitus.errors import LogError
 from habitus.log.build import build
@@ -15,6 +14,7 @@ from habitus.log.description import EventLog
 from habitus.log.engine import ENGINES, engine_named
 from habitus.log.timelines import ABSENT, EVENT_TYPE, FIRST, OTHER, Timelines
 from habitus.log.vocabulary import Vocabulary, fit
+from log import logs
 
 END = 1 << 60
 CUT = int(datetime(2022, 7, 20, tzinfo=UTC).timestamp()) * 1_000_000

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from log import logs
 
 from habitus.errors import LogError
 from habitus.log.checks import inspect, survey
 from habitus.log.description import EventLog
 from habitus.log.engine import ENGINES, engine_named
 from habitus.log.refused import write_refused
+from log import logs
 
 NOW = 1_700_000_000_000_000
 
@@ -47,13 +47,25 @@ def test_inspect_names_everything_in_one_go(tmp_path: Path, engine: str) -> None
     (tmp_path / "ragged.csv").write_text("u,t,sku\n1,2020-01-01,5\n1,2020-01-01,5,9\n")
     (tmp_path / "products.csv").write_text("sku,category\n5,a\n5,b\n")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and then nothing")
-    pl.DataFrame({"u": [], "t": [], "sku": []}, schema={"u": pl.Int64, "t": pl.String, "sku": pl.Int64}).write_parquet(tmp_path / "empty.parquet")
+    pl.DataFrame({"u": [], "t": [], "sku": []}, schema={"u": pl.Int64, "t": pl.String, "sku": pl.Int64}).write_parquet(
+        tmp_path / "empty.parquet"
+    )
     pl.DataFrame({"who": [1], "t": ["2020-01-01"], "sku": [1]}).write_parquet(tmp_path / "unnamed.parquet")
-    tables = {"buy": "buy.csv", "ragged": "ragged.csv", "torn": "torn.parquet", "gone": "gone.parquet", "empty": "empty.parquet", "unnamed": "unnamed.parquet"}
+    tables = {
+        "buy": "buy.csv",
+        "ragged": "ragged.csv",
+        "torn": "torn.parquet",
+        "gone": "gone.parquet",
+        "empty": "empty.parquet",
+        "unnamed": "unnamed.parquet",
+    }
     log = EventLog.from_dict(
         {
             "user": "u", "time": "t",
-            "events": {name: {"path": path, "fields": ["sku"], "properties": ["products"] if name == "buy" else []} for name, path in tables.items()},
+            "events": {
+                name: {"path": path, "fields": ["sku"], "properties": ["products"] if name == "buy" else []}
+                for name, path in tables.items()
+            },
             "properties": {"products": {"path": "products.csv", "key": "sku", "fields": ["category"]}},
         }, base=tmp_path,
     )  # fmt: skip

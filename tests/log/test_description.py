@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from log.logs import DESCRIPTION
 
 from habitus.errors import LogError
 from habitus.log.description import EventLog
 from habitus.log.sources import open_log
+from log.logs import DESCRIPTION
 
 
 def test_description_fields_in_declared_order() -> None:
@@ -35,7 +35,11 @@ WRONG = [
     ("events.buy.feilds", ["sku"], "events.buy.feilds: there is no such setting"),
     ("events.buy.fields", "sku", "events.buy.fields"),
     ("events.buy.properties", ["prodcuts"], "events.buy.properties: there is no property table 'prodcuts'; there are products"),
-    ("events.visit.properties", ["products"], "'products' is joined on 'sku', which is not one of the event's fields; there are url, query"),
+    (
+        "events.visit.properties",
+        ["products"],
+        "'products' is joined on 'sku', which is not one of the event's fields; there are url, query",
+    ),
     ("events.buy.columns", {"color": "c"}, "events.buy.columns.color: not one of the table's `fields`"),
     ("events.visit.fields", ["day"], "day: computed by Habitus"),
     ("events.visit.fields", ["_secret"], "_secret: names that begin with _"),
@@ -66,7 +70,7 @@ def test_description_just_inside_is_accepted() -> None:
 
 def test_open_log_says_what_is_missing(tmp_path: Path) -> None:
     """A folder that is no log must not end in a traceback."""
-    with pytest.raises(LogError, match="draft a log.toml with `habitus init"):
+    with pytest.raises(LogError, match=r"draft a log\.toml with `habitus init"):
         open_log(tmp_path)
     with pytest.raises(LogError, match="there is no such file or folder"):
         open_log(tmp_path / "nowhere")

@@ -82,9 +82,10 @@ def _figure(board: "Scoreboard", name: str, task: str, scored_on: str) -> str:
 
 def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> list[str]:
     lines = [
-        "AUROC: how often a user who did it is ranked above one who did not. 0.5 is guessing, 1 is perfect; ± is half a 95 % interval.",
-        "new users: the small model never saw these users, so this is the figure to trust. same users: it learnt from these very users",
-        "(the challenge's protocol), so that it can also remember who is who: whatever random vectors score there above 0.5 is memory.",
+        "AUROC: how often a user who did it is ranked above one who did not; 0.5 is guessing, 1 is perfect. ± is half a 95 % interval.",
+        "new users: scored on users from whom the small model did not learn. This is the figure to trust.",
+        "same users: scored on the very users it learnt from (the challenge's protocol), so it can also remember who is who. "
+        "What random vectors score above 0.5 there is memory, not merit.",
         "plain counts: ten counts of events and days, the row to beat. random: vectors that know nothing, as wide as the profile.",
         "",
     ]

@@ -44,7 +44,9 @@ class Encoder(ABC):
         self._sizes: dict[str, int] = {}
         self.facts: dict[str, Any] = {}  # what `fit` has to report: losses, accuracies, durations; JSON values
 
-    def fit(self, timelines: Timelines, *, seed: int = 0, device: str = "auto", progress: Progress = SILENT, work: Path | None = None) -> Self:
+    def fit(
+        self, timelines: Timelines, *, seed: int = 0, device: str = "auto", progress: Progress = SILENT, work: Path | None = None
+    ) -> Self:
         """Learn from `timelines`; a second call starts afresh. `work` is a folder for checkpoints to resume from, if given.
 
         Raises LogError if there is no event to learn from, or a field named in the settings is not in the timelines.
@@ -67,7 +69,9 @@ class Encoder(ABC):
             raise LogError(f"{self.name}: not fitted yet; call fit(timelines) first, or load a fitted one.")
         if self._sizes != (sizes := {name: entry.size for name, entry in timelines.fields.items()}):
             changed = sorted(set(self._sizes.items()) ^ set(sizes.items()))
-            raise LogError(f"{self.name}: the timelines' fields are not those of fit ({changed[:3]}); code them with the model's vocabulary.")
+            raise LogError(
+                f"{self.name}: the timelines' fields are not those of fit ({changed[:3]}); code them with the model's vocabulary."
+            )
         there = np.flatnonzero(timelines.lengths > 0)
         matrix, known = np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
         with progress.stage(f"encoding with {self.name}", int(timelines.lengths.sum()), "events") as advance:

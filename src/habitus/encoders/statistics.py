@@ -24,11 +24,16 @@ Array = NDArray[Any]
 class StatisticsSettings:
     """What is counted. Days are counted back from the cut-off, so that day 1 ends there, at whatever hour that is."""
 
-    windows: tuple[int, ...] = (7, 14, 30, 90, 365)  # days before the cut-off in which events are counted, ascending
-    active: tuple[int, ...] = (7, 30, 90, 365)  # days before the cut-off of which those with an event are counted, ascending
-    all_time: bool = True  # count over the whole timeline too
-    per_type: bool = True  # events, first and last once more for each event type, where there is more than one
-    log1p: bool = False  # log(1 + x) of every figure instead of the figure
+    windows: tuple[int, ...] = (7, 14, 30, 90, 365)
+    """Days before the cut-off in which events are counted, ascending."""
+    active: tuple[int, ...] = (7, 30, 90, 365)
+    """Days before the cut-off of which those with an event are counted, ascending."""
+    all_time: bool = True
+    """Whether to count over the whole timeline too."""
+    per_type: bool = True
+    """Whether events, first and last are given once more for each event type, where there is more than one."""
+    log1p: bool = False
+    """Whether every figure x is given as log(1 + x)."""
 
     def __post_init__(self) -> None:
         for name in ("windows", "active"):

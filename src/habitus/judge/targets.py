@@ -55,8 +55,9 @@ class TargetEvents:
     """The target events of the label windows, a row each, in any order; rows outside the windows are ignored.
 
     `user` (n) ids of the profiles' type; `time` (n) int64, microseconds UTC; `values` maps a role ("item", "category") to its
-    column (n), with None or NaN where an event has none; a role that the log lacks is absent. `buyers`: ids of the users with a
-    target event before the train window, in any order. Raises LogError if the lengths differ.
+    column (n), with None or NaN where an event has none (integers with gaps as objects: as float64, ids beyond 2**53 blur);
+    a role that the log lacks is absent. `buyers`: ids of the users with a target event before the train window, in any order.
+    Raises LogError if the lengths differ.
     """
 
     user: Array

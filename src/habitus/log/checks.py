@@ -167,9 +167,7 @@ def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result:
         repeated = frame.group_by(names).agg(nw.len().alias("n")).filter(nw.col("n") > 1).select((nw.col("n") - 1).sum().alias("n"))
         twice = int(engine.columns(repeated)["n"][0] or 0)
     if late:
-        text = (
-            f"{late:,} rows lie in the future, the last at {_date(found.last or 0)}; windows count back from the last event: mend them."
-        )
+        text = f"{late:,} rows lie in the future, the last at {_date(found.last or 0)}; windows count back from the last event: mend them."
         result.findings.append(Finding("warning", place, text, late))
     if twice:
         text = f"{twice:,} rows repeat another row in user, time and every field; they are kept and counted as events."

@@ -112,19 +112,24 @@ class Timelines:
         known = ", ".join([*self.fields, *TIME_FIELDS])
         raise LogError(f"the log has no field {name!r}; it has {known}.")
 
-    def read(self, users: slice | Array, names: Sequence[str], *, newest: int | None = None, upto: Array | None = None) -> Events:
+    def read(
+        self, users: slice | Array, names: Sequence[str], *, newest: int | None = None, upto: Array | None = None,
+        until: Array | None = None,
+    ) -> Events:  # fmt: skip
         """Bring the fields `names` of some users' events into memory.
 
         `users`: positions (not ids), as a slice or an integer array. `newest` keeps each user's last events only.
-        `upto` (one number per user read) first cuts each user to that many of the oldest events; the cut-off, for
-        the fields that count back from it, is then the time of the first event left out.
+        `upto` (one number per user read) first cuts each user to that many of the oldest events. Fields that count back from a
+        cut-off count from `until` (microseconds UTC, one per user read), or else from the first event left out by `upto`, or
+        else from these timelines' own.
         """
         starts, stops = self.starts[users], self.stops[users]
-        until = np.full(len(starts), self.until, np.int64)
+        ends = np.full(len(starts), self.until, np.int64) if until is None else until
         if upto is not None:
             cut = np.minimum(starts + upto, stops)
             shorter = cut < stops
-            until[shorter] = self._take("time", cut[shorter])
+            if until is None:
+                ends[shorter] = self._take("time", cut[shorter])
             stops = cut
         firsts = starts if newest is None else np.maximum(starts, stops - newest)
         lengths = stops - firsts
@@ -137,7 +142,7 @@ class Timelines:
         for name in names:
             kind = self.field(name).kind
             if kind == "time":
-                context = context or self._time_context(time, rows, np.repeat(starts, lengths), np.repeat(until, lengths))
+                context = context or self._time_context(time, rows, np.repeat(starts, lengths), np.repeat(ends, lengths))
                 codes[name] = _time_codes(name, context, self.field(name).size)
             else:
                 codes[name] = self._codes(name, rows)
@@ -163,13 +168,22 @@ class Timelines:
         """The timelines of the users at these positions, in the order given by ascending position."""
         return replace(self, users=self.users[positions], starts=self.starts[positions], stops=self.stops[positions])
 
+    def count_before(self, users: slice | Array, times: Array | int) -> Array:
+        """How many events each of these users has before its time (microseconds UTC; one for each, or one for all)."""
+        low, high = self.starts[users].copy(), self.stops[users].copy()
+        first = low.copy()
+        times = np.broadcast_to(times, len(low))
+        while (open_ := np.flatnonzero(low < high)).size:  # a binary search of every user at once
+            middle = (low[open_] + high[open_]) // 2
+            earlier = self._take("time", middle) < times[open_]
+            low[open_] = np.where(earlier, middle + 1, low[open_])
+            high[open_] = np.where(earlier, high[open_], middle)
+        counts: Array = low - first
+        return counts
+
     def before(self, until: int) -> Self:
         """The same users with only the events before `until` (microseconds UTC); a view, nothing is copied."""
-        stops = self.starts.copy()
-        for piece in self.pieces():
-            events = self.read(piece, [])
-            stops[piece] += np.add.reduceat(np.append(events.time < until, False), events.offsets[:-1]) * (events.lengths > 0)
-        return replace(self, stops=stops, until=min(until, self.until))
+        return replace(self, stops=self.starts + self.count_before(slice(None), until), until=min(until, self.until))
 
     def pieces(self, max_events: int = 1 << 22) -> Iterator[slice]:
         """Ranges of user positions with at most `max_events` events each (a single user may have more)."""
@@ -267,7 +281,8 @@ def smallest(codes: Array, size: int) -> Array:
 
 def _ranges(firsts: Array, lengths: Array, offsets: Array) -> Array:
     """firsts[0], firsts[0] + 1, … (lengths[0] of them), firsts[1], … laid end to end."""
-    return np.arange(int(offsets[-1])) + np.repeat(firsts - offsets[:-1], lengths)
+    rows: Array = np.arange(int(offsets[-1])) + np.repeat(firsts - offsets[:-1], lengths)
+    return rows
 
 
 def _time_codes(name: str, context: TimeContext, size: int) -> Array:

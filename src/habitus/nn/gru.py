@@ -5,7 +5,7 @@ second steps, and so on. On a CPU the gradient is written by hand, because torch
 gradient filled with zeros; on a GPU the work is cuDNN's. Knows nothing of fields, events or tasks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
 
+from habitus.nn.threads import each, pieces
+
+_FEW = 16  # users that are not worth a thread of their own
 _BLOCK = 2048  # tokens worked on at a time, so that what a block needs stays in the processor's cache
 
 
@@ -76,10 +79,33 @@ class Layout:
             first = after
         return found
 
+    def parts(self, count: int) -> "list[Part]":
+        """The users in at most `count` runs of about as many rows each."""
+        done = np.cumsum(self.lengths)
+        edges = np.unique([0, *(np.searchsorted(done, done[-1] * np.arange(1, count) / count) + 1), self.users])
+        found = []
+        for first, after in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            rows = np.flatnonzero((self.owner >= first) & (self.owner < after))
+            found.append(Part(slice(first, after), torch.from_numpy(rows), Layout.of(self.lengths[first:after])))
+        return found
+
     @property
     def shortened(self) -> "Layout":
         """The layout of the same users with one step less; users who had one step are gone."""
         return Layout(self.sizes[1:])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some users of a packed batch, one next to the other, to be walked on their own."""
+
+    users: slice
+    rows: Tensor  # theirs in the batch, in the order of `layout`
+    layout: Layout
+
+    def of(self, tensor: Tensor, rows: slice) -> Tensor:
+        """These rows of the part, copied out of the batch's `tensor`."""
+        return tensor[self.rows[rows]]
 
 
 class PackedGRU(nn.GRU):
@@ -102,17 +128,19 @@ class PackedGRU(nn.GRU):
         if x.device.type != "cpu":
             packed, last = super().forward(PackedSequence(x, torch.tensor(layout.sizes)), initial.contiguous())
             return packed.data, last
-        lasts = []
+        lasts, parts = [], layout.parts(min(pieces(), max(layout.users // _FEW, 1)))
         for layer in range(self.num_layers):
             if layer and self.training and self.dropout:
                 x = nn.functional.dropout(x, self.dropout)
             w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            x, last = run_layer(x, initial[layer], w_ih, w_hh, b_ih, b_hh, layout)
+            x, last = run_layer(x, initial[layer], w_ih, w_hh, b_ih, b_hh, parts)
             lasts.append(last)
         return x, torch.stack(lasts)
 
 
-def run_layer(x: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def run_layer(
+    x: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, parts: Sequence[Part]
+) -> tuple[Tensor, Tensor]:
     """One layer on a CPU: x (tokens, inputs), initial (users, hidden) → states (tokens, hidden), last (users, hidden).
 
     Weights are in torch's order of gates: reset, update, new. Under autocast too everything is of the weights' type.
@@ -120,9 +148,8 @@ def run_layer(x: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tens
     x, initial = x.to(w_ih.dtype), initial.to(w_ih.dtype)
     with torch.autocast("cpu", enabled=False):
         if torch.is_grad_enabled():
-            return cast(tuple[Tensor, Tensor], _Layer.apply(x, initial, w_ih, w_hh, b_ih, b_hh, layout))  # type: ignore[no-untyped-call]
-        states = _forward(x, initial, w_ih, w_hh, b_ih, b_hh, layout, None)
-        return states, states[torch.from_numpy(layout.ends)]
+            return cast(tuple[Tensor, Tensor], _Layer.apply(x, initial, w_ih, w_hh, b_ih, b_hh, parts))  # type: ignore[no-untyped-call]
+        return _forward(x, initial, (w_ih, w_hh, b_ih, b_hh), parts, keep=False)[:2]
 
 
 class _Layer(torch.autograd.Function):
@@ -130,55 +157,74 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, layout: Layout
+        ctx: Any, x: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, parts: Sequence[Part]
     ) -> tuple[Tensor, Tensor]:
-        hidden = w_hh.shape[1]
-        kept = x.new_empty(layout.tokens, 3 * hidden), x.new_empty(layout.tokens, hidden)
-        states = _forward(x, initial, w_ih, w_hh, b_ih, b_hh, layout, kept)
-        ctx.save_for_backward(x, initial, w_ih, w_hh, *kept, states)
-        ctx.layout = layout
-        return states, states[torch.from_numpy(layout.ends)]
+        states, last, kept = _forward(x, initial, (w_ih, w_hh, b_ih, b_hh), parts, keep=True)
+        ctx.save_for_backward(x, initial, w_ih, w_hh, states, *kept)
+        ctx.parts = parts
+        return states, last
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_states: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
-        x, initial, w_ih, w_hh, gates, recurrent, states = ctx.saved_tensors
-        layout: Layout = ctx.layout
-        hidden, first = w_hh.shape[1], layout.users
-        followed = torch.from_numpy(layout.followed)
-        d_x, d_h = torch.empty_like(x), d_last.clone()
-        d_w_ih, d_w_hh = torch.zeros_like(w_ih), torch.zeros_like(w_hh)
-        d_b_ih, d_b_hh = (w_hh.new_zeros(3 * hidden) for _ in range(2))
-        for sizes, rows in reversed(layout.blocks(_BLOCK)):
-            before = states[followed[max(rows.start - first, 0) : rows.stop - first]]
-            before = before if rows.start else torch.cat([initial, before])
-            slopes, d_new = _slopes(gates[rows], recurrent[rows], before)
-            arriving, flow = d_states[rows].clone(), torch.empty_like(slopes)
-            _walk_back(arriving, slopes, gates[rows, hidden : 2 * hidden], flow, d_h, w_hh, sizes)
-            flows = flow.flatten(1)
-            d_w_hh.addmm_(flows.t(), before)
-            d_b_hh += flows.sum(0)
-            torch.mul(arriving, d_new, out=flow[:, 2])  # the new gate's input bypasses the reset gate
-            d_w_ih.addmm_(flows.t(), x[rows])
-            d_b_ih += flows.sum(0)
-            torch.mm(flows, w_ih, out=d_x[rows])
-        return d_x, d_h, d_w_ih, d_w_hh, d_b_ih, d_b_hh, None
+        x, initial, w_ih, w_hh, states, *kept = ctx.saved_tensors
+        d_x, d_initial = torch.empty_like(x), d_last.clone()
+
+        def work(number: int) -> list[Tensor]:
+            gates, products = kept[2 * number : 2 * number + 2]
+            return _back(ctx.parts[number], x, initial, w_ih, w_hh, states, gates, products, d_states, d_initial, d_x)
+
+        gradients = each(work, range(len(ctx.parts)))
+        return d_x, d_initial, *(sum(pieces[1:], pieces[0]) for pieces in zip(*gradients, strict=True)), None
 
 
 def _forward(
-    x: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, layout: Layout,
-    kept: tuple[Tensor, Tensor] | None,
-) -> Tensor:  # fmt: skip
-    """States (tokens, hidden); activations and recurrent products of the new gate go into `kept`, if it is given."""
+    x: Tensor, initial: Tensor, weights: Sequence[Tensor], parts: Sequence[Part], *, keep: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """States, last states and, if to `keep`, gates (tokens, 3 · hidden) and the new gate's recurrent products of every part."""
+    w_ih, w_hh, b_ih, b_hh = weights
     hidden = w_hh.shape[1]
     edge = 2 * hidden
     bias = torch.cat([b_ih[:edge] + b_hh[:edge], b_ih[edge:]])  # all that can be added beforehand
-    states, h, scratch = x.new_empty(layout.tokens, hidden), initial, x.new_empty(layout.users, hidden)
-    for sizes, rows in layout.blocks(_BLOCK):
-        gates = torch.addmm(bias, x[rows], w_ih.t(), out=kept[0][rows] if kept else None)
-        products = _steps(kept[1][rows], sizes) if kept else [scratch[:size] for size in sizes]
-        h = _walk(_steps(gates, sizes), products, _steps(states[rows], sizes), h, w_hh, b_hh[edge:])
-    return states
+    states, last = x.new_empty(len(x), hidden), torch.empty_like(initial)
+
+    def work(part: Part) -> list[Tensor]:
+        layout, h, own = part.layout, initial[part.users], x.new_empty(part.layout.tokens, hidden)
+        gates, products = (x.new_empty(layout.tokens, n * hidden) for n in (3, 1)) if keep else (None, x.new_empty(layout.users, hidden))
+        for sizes, rows in layout.blocks(_BLOCK):
+            gate = torch.addmm(bias, part.of(x, rows), w_ih.t(), out=None if gates is None else gates[rows])
+            product = [products[:size] for size in sizes] if gates is None else _steps(products[rows], sizes)
+            h = _walk(_steps(gate, sizes), product, _steps(own[rows], sizes), h, w_hh, b_hh[edge:])
+        states[part.rows] = own
+        last[part.users] = own[torch.from_numpy(layout.ends)]
+        return [] if gates is None else [gates, products]
+
+    return states, last, [tensor for kept in each(work, parts) for tensor in kept]
+
+
+def _back(
+    part: Part, x: Tensor, initial: Tensor, w_ih: Tensor, w_hh: Tensor, states: Tensor, gates: Tensor, products: Tensor,
+    d_states: Tensor, d_initial: Tensor, d_x: Tensor,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of the weights from one part of the users; `d_initial` (in it: the last states') and `d_x` are filled in place."""
+    layout, hidden, users = part.layout, w_hh.shape[1], part.layout.users
+    previous, d_h = part.rows[torch.from_numpy(layout.followed)], d_initial[part.users]
+    d_w_ih, d_w_hh = torch.zeros_like(w_ih), torch.zeros_like(w_hh)
+    d_b_ih, d_b_hh = (w_hh.new_zeros(3 * hidden) for _ in range(2))
+    for sizes, rows in reversed(layout.blocks(_BLOCK)):
+        before = states[previous[max(rows.start - users, 0) : rows.stop - users]]
+        before = before if rows.start else torch.cat([initial[part.users], before])
+        slopes, d_new = _slopes(gates[rows], products[rows], before)
+        arriving, flow = part.of(d_states, rows), torch.empty_like(slopes)
+        _walk_back(arriving, slopes, gates[rows, hidden : 2 * hidden], flow, d_h, w_hh, sizes)
+        flows = flow.flatten(1)
+        d_w_hh.addmm_(flows.t(), before)
+        d_b_hh += flows.sum(0)
+        torch.mul(arriving, d_new, out=flow[:, 2])  # the new gate's input bypasses the reset gate
+        d_w_ih.addmm_(flows.t(), part.of(x, rows))
+        d_b_ih += flows.sum(0)
+        d_x[part.rows[rows]] = flows @ w_ih
+    return [d_w_ih, d_w_hh, d_b_ih, d_b_hh]
 
 
 def _walk(gates: Iterable[Tensor], products: Iterable[Tensor], states: Iterable[Tensor], h: Tensor, w_hh: Tensor, b_new: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-_CHUNK = 1 << 21  # logits held at a time
+from habitus.nn.threads import each, pieces
+
+_CHUNK = 1 << 21  # logits held at a time, by each thread
 
 
 def summed_cross_entropy(states: Tensor, heads: Sequence[nn.Linear], targets: Tensor, ignored: int | None = None) -> Tensor:
@@ -59,19 +61,9 @@ class _FusedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        total = states.new_zeros((), dtype=torch.float32)
-        d_states, d_weight, d_bias = torch.empty_like(states), torch.zeros_like(weight), torch.zeros_like(bias)
-        minus_one = states.new_full((len(targets), 1), -1.0)
-        spare: Tensor | None = None
-        for rows, logits in _logits(states, weight, bias):
-            spare = torch.empty_like(logits) if spare is None else spare[: len(logits)]
-            wanted = targets[rows, None]
-            torch.log_softmax(logits, 1, out=spare)
-            total -= spare.gather(1, wanted).sum()
-            slope = spare.exp_().scatter_add_(1, wanted, minus_one[rows])
-            torch.mm(slope, weight, out=d_states[rows])
-            d_weight.addmm_(slope.t(), states[rows])
-            d_bias += slope.sum(0)
+        d_states = torch.empty_like(states)
+        found = each(lambda part: _with_slopes(states[part], weight, bias, targets[part], d_states[part]), _parts(states, weight))
+        total, d_weight, d_bias = (sum(pieces[1:], pieces[0]) for pieces in zip(*found, strict=True))
         ctx.save_for_backward(d_states, d_weight, d_bias)
         return total
 
@@ -79,6 +71,31 @@ class _FusedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_total: Tensor) -> tuple[Tensor | None, ...]:
         return *(slope * d_total.to(slope.dtype) for slope in ctx.saved_tensors), None
+
+
+def _with_slopes(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, d_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The summed loss and its gradients by weight and bias; that by `states` is written into `d_states`."""
+    total = states.new_zeros((), dtype=torch.float32)
+    d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    minus_one = states.new_full((len(targets), 1), -1.0)
+    spare: Tensor | None = None
+    for rows, logits in _logits(states, weight, bias):
+        spare = torch.empty_like(logits) if spare is None else spare[: len(logits)]
+        wanted = targets[rows, None]
+        torch.log_softmax(logits, 1, out=spare)
+        total -= spare.gather(1, wanted).sum()
+        slope = spare.exp_().scatter_add_(1, wanted, minus_one[rows])
+        torch.mm(slope, weight, out=d_states[rows])
+        d_weight.addmm_(slope.t(), states[rows])
+        d_bias += slope.sum(0)
+    return total, d_weight, d_bias
+
+
+def _parts(states: Tensor, weight: Tensor) -> list[slice]:
+    """Runs of positions to work on at the same time: one per thread on a CPU, if there is enough to do."""
+    count = min(pieces(), 1 + len(states) * len(weight) // _CHUNK) if states.device.type == "cpu" else 1
+    edges = [len(states) * i // count for i in range(count + 1)]
+    return [slice(first, after) for first, after in zip(edges[:-1], edges[1:], strict=True)]
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:

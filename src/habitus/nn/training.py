@@ -191,7 +191,7 @@ class _Trainer:
     """Module, optimizer and device through Fabric: the part that an epoch's arithmetic needs."""
 
     def __init__(self, model: Trainee, settings: TrainingSettings, seed: int, device: str, progress: Progress) -> None:
-        from lightning.fabric import Fabric
+        from lightning_fabric import Fabric
 
         chosen = torch_device(device)
         self._fabric = Fabric(accelerator=chosen.type, devices=1, precision=PRECISIONS[settings.precision])  # type: ignore[arg-type]

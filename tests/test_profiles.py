@@ -1,0 +1,164 @@
+"""Profiles: what they refuse, how they are looked up, and that what is kept is what comes back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from habitus.errors import ArtefactError, OutputExistsError, ProfilesError
+from habitus.profiles import Profiles
+
+
+def made(strings: bool = False, **change: Any) -> Profiles:
+    """Five users, blocks `a` (3 columns) and `b` (2); block b does not know user 2, and nobody knows user 4."""
+    users = np.array([f"u{i}" for i in range(5)]) if strings else np.array([-3, 0, 2, 50, 1 << 40])
+    matrix = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    known = np.ones((5, 2), bool)
+    known[2, 1] = known[4, 0] = known[4, 1] = False
+    values: dict[str, Any] = {
+        "users": users, "matrix": matrix, "blocks": {"a": (0, 3), "b": (3, 5)}, "known": known, "until": 12, "model_until": 7,
+        "features": ("one", "two", "three", "four", "five"), "facts": {"seed": 1},
+    }  # fmt: skip
+    return Profiles(**{**values, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"users": np.arange(4)}, "do not belong together"),
+        ({"matrix": np.zeros((5, 5))}, "float64; float32 is needed"),
+        ({"users": np.array([1, 2, 2, 3, 4])}, "ascend without repeats"),
+        ({"users": np.array([5, 4, 3, 2, 1])}, "ascend without repeats"),
+        ({"known": np.ones((5, 1), bool)}, r"`known` has shape \(5, 1\)"),
+        ({"blocks": {"a": (0, 3), "b": (3, 4)}}, "do not tile"),
+        ({"blocks": {"a": (0, 3), "b": (2, 5)}}, "do not tile"),
+        ({"blocks": {}, "known": np.ones((5, 0), bool)}, "do not tile"),
+        ({"matrix": np.array([[0, 0, 0, 0, np.inf]] * 5, np.float32)}, "5 users are not finite, user -3"),
+    ],
+)
+def test_profiles_refuse(change: dict[str, Any], message: str) -> None:
+    """Profiles that cannot be right would be carried on, to fail far from their cause."""
+    with pytest.raises(ProfilesError, match=message):
+        made(**change)
+
+
+def test_single_is_one_block() -> None:
+    """An encoder's vectors would not be one block of float32 that knows everyone."""
+    profiles = Profiles.single("x", np.arange(3), np.arange(6.0).reshape(3, 2))
+    assert profiles.blocks == {"x": (0, 2)} and profiles.matrix.dtype == np.float32 and profiles.known.all()
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_to_numpy_order_asked_for(strings: bool) -> None:
+    """Vectors would come in another order than the users asked for, or a user asked for twice come once."""
+    profiles = made(strings)
+    wanted = profiles.users[[3, 0, 3, 4]]
+    np.testing.assert_array_equal(profiles.to_numpy(wanted), profiles.matrix[[3, 0, 3, 4]])
+    np.testing.assert_array_equal(profiles.to_numpy(wanted.tolist()), profiles.matrix[[3, 0, 3, 4]])
+    assert profiles.to_numpy([]).shape == (0, 5) and profiles.to_numpy() is profiles.matrix
+
+
+def test_positions_refuse_strangers() -> None:
+    """A user without a profile would be given another user's, or the error would not name one."""
+    with pytest.raises(ProfilesError, match="2 of 3 ids have no profile, 1 among them"):
+        made().positions([2, 1, 1 << 50])
+    with pytest.raises(ProfilesError, match="convert them first"):
+        made().positions(["u1"])
+    with pytest.raises(ProfilesError, match="1 of 1 ids"):
+        made().select([]).positions([2])
+
+
+def test_block_and_select() -> None:
+    """A block's columns, names or knowledge would be another's, or a selection out of order."""
+    block = made().block("b")
+    np.testing.assert_array_equal(block.matrix, made().matrix[:, 3:])
+    assert block.blocks == {"b": (0, 2)} and block.known[:, 0].tolist() == [True, True, False, True, False]
+    assert block.features == ("four", "five") and block.until == 12
+    some = made().select([50, -3, 50])
+    assert some.users.tolist() == [-3, 50]
+    np.testing.assert_array_equal(some.matrix, made().matrix[[0, 3]])
+    with pytest.raises(ProfilesError, match="'c'; there are a, b"):
+        made().block("c")
+
+
+def test_nearest_slow_version() -> None:
+    """Look-alikes would not be those of the largest cosine, or include the user itself or someone of whom nothing is known."""
+    profiles = made()
+    unit = profiles.matrix / np.linalg.norm(profiles.matrix, axis=1, keepdims=True)
+    wanted = sorted(
+        ((int(user), float(unit[1] @ unit[row])) for row, user in enumerate(profiles.users) if row not in (1, 4)), key=lambda e: -e[1]
+    )
+    found = profiles.nearest(0)
+    assert [user for user, _ in found] == [user for user, _ in wanted]
+    assert [cosine for _, cosine in found] == pytest.approx([cosine for _, cosine in wanted], abs=1e-6)
+    assert profiles.nearest(0, 1) == found[:1] and profiles.nearest(0, 0) == []
+    assert isinstance(made(strings=True).nearest("u0", 1)[0][0], str)
+
+
+def test_nearest_of_an_empty_vector() -> None:
+    """A user of zeros would divide by zero."""
+    matrix = made().matrix.copy()
+    matrix[1] = 0
+    assert {cosine for _, cosine in made(matrix=matrix).nearest(0)} == {0.0}
+
+
+def test_to_polars_names_columns() -> None:
+    """A frame's columns would not be those of the blocks."""
+    frame = made(strings=True).to_polars()
+    assert frame.columns == ["user", "a_0", "a_1", "a_2", "b_0", "b_1"]
+    np.testing.assert_array_equal(frame.drop("user").to_numpy(), made().matrix)
+    assert frame["user"].to_list() == ["u0", "u1", "u2", "u3", "u4"]
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_save_open_round_trip(tmp_path: Path, strings: bool) -> None:
+    """Kept profiles would come back with other users, vectors, blocks or history."""
+    profiles = made(strings)
+    profiles.save(tmp_path / "p")
+    again = Profiles.open(tmp_path / "p")
+    assert again.users.tolist() == profiles.users.tolist() and again.users.dtype.kind == profiles.users.dtype.kind
+    np.testing.assert_array_equal(again.matrix, profiles.matrix)
+    np.testing.assert_array_equal(again.known, profiles.known)
+    for name in ("blocks", "until", "model_until", "features", "facts"):
+        assert getattr(again, name) == getattr(profiles, name)
+    with pytest.raises(OutputExistsError):
+        profiles.save(tmp_path / "p")
+    profiles.select(profiles.users[:1]).save(tmp_path / "p", overwrite=True)
+    assert len(Profiles.open(tmp_path / "p")) == 1
+
+
+@pytest.mark.parametrize("strings", [False, True])
+def test_save_open_nobody(tmp_path: Path, strings: bool) -> None:
+    """Profiles of nobody could be written and not be read again."""
+    made(strings).select([]).save(tmp_path / "p")
+    again = Profiles.open(tmp_path / "p")
+    assert again.matrix.shape == (0, 5) and again.users.dtype.kind == made(strings).users.dtype.kind
+
+
+def test_open_damaged(tmp_path: Path) -> None:
+    """Damaged vectors, or a manifest that speaks of others, would be read."""
+    made().save(tmp_path / "p")
+    manifest = tmp_path / "p" / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"b": [', '"c": 3, "b": ['))
+    with pytest.raises(ArtefactError, match="do not fit together"):
+        Profiles.open(tmp_path / "p")
+    manifest.write_text(text)
+    table = tmp_path / "p" / "profiles.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    with pytest.raises(ArtefactError, match=r"profiles\.parquet.*checksum"):
+        Profiles.open(tmp_path / "p")
+
+
+def test_the_table_is_for_everyone(tmp_path: Path) -> None:
+    """Somebody with another tool could not read the vectors from the Parquet file."""
+    import polars as pl
+
+    made().save(tmp_path / "p")
+    frame = pl.read_parquet(tmp_path / "p" / "profiles.parquet")
+    assert frame.columns == ["user", "vector", "known"] and frame["user"].to_list() == made().users.tolist()
+    assert frame["vector"].dtype == pl.Array(pl.Float32, 5)
+    np.testing.assert_array_equal(frame["vector"].to_numpy(), made().matrix)
+    assert frame["known"].to_list()[2] == [True, False]

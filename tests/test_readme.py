@@ -1,0 +1,92 @@
+"""What the README says, runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from test_pipeline import shop
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else ""
+
+
+def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example that people copy first must not fail on them."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    purchases = shop(60)["buy"].rename({"user": "customer"}).with_columns(customer=pl.col("customer") // 11)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"purchases": purchases})
+
+
+def test_readme_commands_exist() -> None:
+    """Every `habitus …` line of the README must be a command with these options; a README of commands that do not exist is worse
+    than none."""
+    from habitus.cli.app import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    lines = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    habitus ")]
+    assert len(lines) >= 6
+    for line in lines:
+        _, name, *words = shlex.split(line)
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, line
+
+
+def test_cli_page_is_current() -> None:
+    """docs/cli.md is generated (`make fix` writes it); an option that it does not know is an option that nobody finds."""
+    from habitus.cli.page import page
+
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == page(), "run `make fix`"
+
+
+HELP = "from habitus.cli.app import app; from typer.testing import CliRunner; CliRunner().invoke(app, ['--help'])"
+
+
+@pytest.mark.parametrize("code", ["import habitus", HELP])
+def test_import_and_help_load_nothing_heavy(code: str) -> None:
+    """Half a second of waiting for --help is what people remember of a tool."""
+    heavy = "import sys; print([name for name in ('torch', 'polars', 'plotly', 'sklearn', 'duckdb', 'narwhals') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_timelines_and_encoders_work_without_table_libraries() -> None:
+    """Training often happens on a machine that has no Polars, DuckDB or Narwhals."""
+    code = """
+import sys
+for name in ("polars", "duckdb", "narwhals", "pydantic"):
+    sys.modules[name] = None
+import numpy as np
+from habitus.encoders.base import encoder_class, encoder_kinds
+from habitus.log.timelines import Field, Shard, Timelines
+codes = {"event_type": np.array([5, 6, 5, 6] * 6, np.uint8)}
+lines = Timelines(
+    users=np.arange(6), starts=np.arange(6) * 4, stops=np.arange(6) * 4 + 4, until=10**12, origin=0, horizon=10**12,
+    fields={"event_type": Field("event_type", "category", 7)}, shards=(Shard(np.arange(24) * 10**9, codes, {}),),
+    event_types=("a", "b"),
+)
+import habitus.profiles, habitus.nn.training
+for kind in encoder_kinds():
+    made = encoder_class(kind)
+    encoder = made(made.Settings(epochs=1, hidden=4, embedding=4)) if "epochs" in made.Settings.__dataclass_fields__ else made()
+    print(kind, encoder.fit(lines).encode(lines).matrix.shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "gru_autoencoder (6, 4)" in done.stdout
+
+
+def test_runner_is_there() -> None:
+    """The command line's help lists every command that the design names."""
+    from habitus.cli.app import app
+
+    text = CliRunner().invoke(app, ["--help"]).stdout
+    for name in ("demo", "init", "check", "run", "fit", "encode", "evaluate", "export", "recipes"):
+        assert name in text
