@@ -102,18 +102,28 @@ def writing(folder: str | Path, kind: str, *, overwrite: bool = False, keep: tup
     OutputExistsError if a complete artefact is there and `overwrite` is false, or if the folder holds anything not ours.
     """
     target = Path(folder)
-    if is_complete(target):
-        if not overwrite:
-            raise OutputExistsError(f"{target} exists already; nothing was written. Name another folder, or allow overwriting.")
-        (target / _MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
-        (target / MANIFEST).unlink()
-    clear(target, keep)
+    check_folder(target, overwrite=overwrite, keep=keep)
     target.mkdir(parents=True, exist_ok=True)
-    (target / _MARK).touch()
+    (target / _MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
+    (target / MANIFEST).unlink(missing_ok=True)
+    clear(target, (*keep, _MARK))
     writer = ArtefactWriter(target, kind)
     yield writer
     writer.complete()
     (target / _MARK).unlink()
+
+
+def check_folder(folder: str | Path, *, overwrite: bool, keep: tuple[str, ...] = ()) -> None:
+    """Raises OutputExistsError if `writing` would refuse this folder; changes nothing. For work that should not start in vain."""
+    target = Path(folder)
+    if is_complete(target):
+        if not overwrite:
+            raise OutputExistsError(f"{target} exists already; nothing was written. Name another folder, or allow overwriting.")
+    elif target.exists() and not (target / _MARK).exists():
+        if not target.is_dir():
+            raise OutputExistsError(f"{target} is a file; nothing was written. Name a folder that does not exist yet.")
+        if any(entry.name not in keep for entry in target.iterdir()):
+            raise OutputExistsError(f"{target} exists and is no unfinished work of Habitus; nothing was touched. Name another folder.")
 
 
 def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactReader:
@@ -147,20 +157,29 @@ def is_complete(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST).is_file()
 
 
-def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Open `folder` for a run. What an unfinished run left is cleared away, or kept with `resume`; a finished run is kept with
-    `resume`, removed with `overwrite`, and raises OutputExistsError otherwise, as does a folder that holds anything not ours."""
+def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises OutputExistsError if a run may not be written to `folder`: a finished run is there and is neither to be resumed nor
+    overwritten, or it holds anything that is not ours. Changes nothing."""
     if (folder / RUN_FACTS).is_file():
         if not (resume or overwrite):
             raise OutputExistsError(
                 f"{folder} holds a finished run already; nothing was written. Name another folder, or pass --resume or --overwrite."
             )
-        (folder / _MARK).touch()
-        (folder / RUN_FACTS).unlink()
-    if not (resume and (folder / _MARK).exists()):
-        clear(folder)
+    else:
+        check_folder(folder, overwrite=False)
+
+
+def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Open `folder` for a run. What an unfinished or finished run left is kept with `resume` and cleared away otherwise.
+
+    Raises OutputExistsError as `check_run_folder` does.
+    """
+    check_run_folder(folder, resume=resume, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).touch()
+    (folder / _MARK).touch()  # before the facts go: from here on what is left is debris, should this process die
+    (folder / RUN_FACTS).unlink(missing_ok=True)
+    if not resume:
+        clear(folder, keep=(_MARK,))
 
 
 def finish_run(folder: Path, facts: object) -> None:
@@ -170,19 +189,10 @@ def finish_run(folder: Path, facts: object) -> None:
 
 
 def clear(folder: Path, keep: tuple[str, ...] = ()) -> None:
-    """Remove what an interrupted writer left in `folder`, but for the entries named in `keep`.
-
-    Raises OutputExistsError, and removes nothing, if the folder has other files that carry no writer's mark.
-    """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OutputExistsError(f"{folder} is a file; nothing was written. Name a folder that does not exist yet.")
-    entries = [entry for entry in folder.iterdir() if entry.name not in keep]
-    if entries and not (folder / _MARK).exists():
-        raise OutputExistsError(f"{folder} exists and is no unfinished work of Habitus; nothing was touched. Name another folder.")
-    for entry in entries:
-        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    """Remove all that is in `folder`, which must be ours, but for the entries named in `keep`."""
+    for entry in folder.iterdir():
+        if entry.name not in keep:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -152,7 +152,8 @@ def _scaled(rows: Array, settings: BlockFusion, state: Mapping[str, Array]) -> A
     if settings.scale == "unit":
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     if settings.scale == "standard":
-        return (rows - state["mean"]) / state["deviation"]
+        standard: Array = (rows - state["mean"]) / state["deviation"]
+        return standard
     if settings.scale == "quantile":
         return np.stack([_rank(rows[:, i], state["quantiles"][:, i], state["ranks"]) for i in range(_width(rows))], axis=1)
     return rows

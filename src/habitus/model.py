@@ -111,6 +111,8 @@ class Fitting:
     """
 
     recipe: Recipe
+    members: Sequence[Member]  # of the recipe, as `feedable` gives them
+    left_out: dict[str, str]
     log: EventLog
     engine: Engine
     until: int
@@ -126,12 +128,9 @@ class Fitting:
 
     def fit(self) -> tuple[Model, Timelines, Profiles]:
         """The model, the timelines it was fitted on, and the profiles of their users. Raises what is wrong before it starts."""
-        members, left_out = feedable(self.recipe, self.log)
+        members, left_out = self.members, self.left_out
         for name, reason in left_out.items():
             self.progress.say(f"{name} is left out: {reason}.")
-        unknown = set(self.only) - {member.name for member in members}
-        if unknown:
-            raise RecipeError(f"only: the recipe has no member {', '.join(sorted(unknown))}; it has {', '.join(m.name for m in members)}.")
         origin = self._origin()
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
@@ -209,11 +208,11 @@ class Fitting:
             artefact.write_json(self.work / f"{part}.done.json", mark)
 
 
-def feedable(recipe: Recipe, log: EventLog) -> tuple[list[Member], dict[str, str]]:
+def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[list[Member], dict[str, str]]:
     """The members that the log can feed, less the fields it lacks, and the reason for each of the others.
 
     A field that this kind of log can have and this one lacks (a table is not there) is dropped; one that is unknown altogether is
-    an error. Raises RecipeError for that, with the fields there are, and if no member is left.
+    an error. Raises RecipeError for that, with the fields there are, if no member is left, or if one of `only` is no member.
     """
     known = [EVENT_TYPE, *log.field_names, *TIME_FIELDS]
     members, left_out = [], {}
@@ -233,6 +232,9 @@ def feedable(recipe: Recipe, log: EventLog) -> tuple[list[Member], dict[str, str
         raise RecipeError(
             f"recipe {recipe.name!r}: the log can feed none of its encoders ({'; '.join(f'{n}: {r}' for n, r in left_out.items())})."
         )
+    unknown = set(only) - {member.name for member in members}
+    if unknown:
+        raise RecipeError(f"only: the recipe has no member {', '.join(sorted(unknown))}; it has {', '.join(m.name for m in members)}.")
     return members, left_out
 
 

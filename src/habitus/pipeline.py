@@ -32,7 +32,7 @@ from habitus.log.tables import target_rows, users_before
 from habitus.log.timelines import Timelines
 from habitus.log.users import read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
-from habitus.model import Fitting, Model
+from habitus.model import Fitting, Model, feedable
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Judge, Recipe, window_days
@@ -134,13 +134,16 @@ def run(
     begin = clock.perf_counter()
     recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
     if out is not None:
-        artefact.begin_run(out, resume=resume, overwrite=overwrite)
+        artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
     engine, progress = engine_named(options.engine), options.progress
-    tasks = named_tasks(recipe.judge.tasks)
+    tasks, (members, left_out) = named_tasks(recipe.judge.tasks), feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
     split = Split.from_last(found.last_target, window_days(window or recipe.split.window))
+    users = _users(options.users, log)
+    if out is not None:
+        artefact.begin_run(out, resume=resume, overwrite=overwrite)
     fitting = Fitting(
-        recipe, log, engine, split.train_start, users=_users(options.users, log), seed=options.seed, device=options.device,
+        recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
         folder=out and out / artefact.MODEL, work=out and out / artefact.WORK, timelines_folder=out and out / artefact.TIMELINES,
         only=only, progress=progress,
     )  # fmt: skip
@@ -148,7 +151,7 @@ def run(
     if out is not None:
         profiles.save(out / artefact.PROFILES, overwrite=True)
     with_blocks = {WHOLE: profiles, **({name: profiles.block(name) for name in profiles.blocks} if len(profiles.blocks) > 1 else {})}
-    sets = with_references(with_blocks, _counts(timelines, options))
+    sets = with_references(with_blocks, _counts(timelines))
     scoreboard = judge(
         sets, _targets(log, engine, split, profiles.users, tasks), probe=recipe.judge.probe, seeds=recipe.judge.seeds, progress=progress
     )
@@ -171,10 +174,13 @@ def fit(
 ) -> Model:  # fmt: skip
     """Fit a recipe on the events before `until` (microseconds UTC, or ISO text; default: all). `out` is the model's folder."""
     recipe, log = _recipe(recipe), _log(log)
+    if out is not None:
+        artefact.check_folder(out, overwrite=overwrite)
+    members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     model, _, _ = Fitting(
-        recipe, log, engine, _cut(until, found), users=_users(options.users, log), seed=options.seed,
+        recipe, members, left_out, log, engine, _cut(until, found), users=_users(options.users, log), seed=options.seed,
         device=options.device, progress=options.progress,
     ).fit()  # fmt: skip
     if out is not None:
@@ -191,6 +197,8 @@ def encode(
     `out`: the profiles' folder. `facts["shares"]` of the profiles has, per field, the shares of unseen and absent values.
     """
     log = _log(log)
+    if out is not None:
+        artefact.check_folder(out, overwrite=overwrite)
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut = _cut(until, found)
@@ -239,10 +247,10 @@ def plain_counts(log: EventLog, engine: Engine, until: int, users: Array, progre
     """Ten plain counts of each of these users' events before `until`: the row to beat."""
     vocabulary = fit_vocabulary(log, until=until, engine=engine, only=())
     lines = build(log, vocabulary, until=until, users=users, engine=engine, progress=progress)
-    return _counts(lines, Options(progress=progress))
+    return _counts(lines)
 
 
-def _counts(timelines: Timelines, options: Options) -> Profiles:
+def _counts(timelines: Timelines) -> Profiles:
     return Statistics(PLAIN_COUNTS, name="plain_counts").fit(timelines).encode(timelines)
 
 

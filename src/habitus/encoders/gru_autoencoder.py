@@ -18,6 +18,7 @@ from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn.threads import coarse
 from habitus.nn.training import TrainingSettings, derived, held_out_users, require, require_one, seeded, torch_device, train
 from habitus.progress import SILENT, Progress
 
@@ -117,7 +118,7 @@ class GRUAutoencoder(Encoder):
         chosen = torch_device(device)
         model, sequences = self._ready(chosen), self._sequences(timelines)
         true, remembered = _Collected(self._columns), _Collected(self._columns)
-        with torch.no_grad(), progress.stage(f"rebuilding with {self.name}", len(timelines), "users") as advance:
+        with torch.no_grad(), coarse(), progress.stage(f"rebuilding with {self.name}", len(timelines), "users") as advance:
             for batch in _batches(sequences, chosen):
                 codes, owner = model.rebuild(model.read(model.remember(batch)), sequences.max_steps, self._absences)
                 remembered.add(batch.users[owner.cpu().numpy()], codes.cpu().numpy())
@@ -159,7 +160,7 @@ class GRUAutoencoder(Encoder):
         chosen = torch_device(device)
         model, sequences = self._ready(chosen), self._sequences(timelines)
         vectors = np.zeros((len(timelines), self.dim), np.float32)
-        with torch.no_grad():
+        with torch.no_grad(), coarse():
             for batch in _batches(sequences, chosen):
                 vectors[batch.users] = model.read(model.remember(batch))[-1].float().cpu().numpy()
         return vectors, sequences.steps > 0
@@ -204,7 +205,7 @@ class GRUAutoencoder(Encoder):
         """Share of steps, the end included, that are rebuilt in their place: per field, teacher-forced and free-running."""
         chosen = torch_device(device)
         model, right = self._ready(chosen), np.zeros((2, len(self._columns)))
-        with torch.no_grad():
+        with torch.no_grad(), coarse():
             for batch in _batches(self._sequences(timelines), chosen):
                 hits, counts = model.right(batch)
                 right += torch.stack([(hits & counts).sum(1), counts.sum(1)]).cpu().numpy()

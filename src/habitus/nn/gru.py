@@ -8,6 +8,7 @@ gradient filled with zeros; on a GPU the work is cuDNN's. Knows nothing of field
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -84,7 +85,7 @@ class Layout:
         done = np.cumsum(self.lengths)
         edges = np.unique([0, *(np.searchsorted(done, done[-1] * np.arange(1, count) / count) + 1), self.users])
         found = []
-        for first, after in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        for first, after in pairwise(edges.tolist()):
             rows = np.flatnonzero((self.owner >= first) & (self.owner < after))
             found.append(Part(slice(first, after), torch.from_numpy(rows), Layout.of(self.lengths[first:after])))
         return found

@@ -5,6 +5,7 @@ Knows nothing of events; the caller says which positions count.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -40,20 +41,23 @@ def cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor)
     with torch.autocast(states.device.type, enabled=False):
         if torch.is_grad_enabled():
             return cast(Tensor, _FusedCrossEntropy.apply(states, weight, bias, targets))  # type: ignore[no-untyped-call]
-        total = states.new_zeros((), dtype=torch.float32)
-        for rows, logits in _logits(states, weight, bias):
-            total += nn.functional.cross_entropy(logits, targets[rows], reduction="sum")
-        return total
+        found = each(lambda part: _without_slopes(states[part], weight, bias, targets[part]), _parts(states, weight))
+        return torch.stack(found).sum()
 
 
 def right_guesses(states: Tensor, heads: Sequence[nn.Linear], targets: Tensor) -> Tensor:
     """Whether each field's most likely value is the target, (fields, tokens) bool."""
-    right = torch.empty_like(targets, dtype=torch.bool)
-    with torch.no_grad():
-        for head, target, out in zip(heads, targets, right, strict=True):
-            for rows, logits in _logits(states.to(head.weight.dtype), head.weight, head.bias):
-                torch.eq(logits.argmax(1), target[rows], out=out[rows])
-    return right
+    return torch.stack([_right(states, head.weight, head.bias, target) for head, target in zip(heads, targets, strict=True)])
+
+
+def _right(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    states = states.to(weight.dtype)
+
+    def work(part: slice) -> Tensor:
+        wanted = targets[part]
+        return torch.cat([logits.argmax(1) == wanted[rows] for rows, logits in _logits(states[part], weight, bias)])
+
+    return torch.cat(each(work, _parts(states, weight)))
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
@@ -65,7 +69,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         found = each(lambda part: _with_slopes(states[part], weight, bias, targets[part], d_states[part]), _parts(states, weight))
         total, d_weight, d_bias = (sum(pieces[1:], pieces[0]) for pieces in zip(*found, strict=True))
         ctx.save_for_backward(d_states, d_weight, d_bias)
-        return total
+        return cast(Tensor, total)
 
     @staticmethod
     @once_differentiable
@@ -91,11 +95,18 @@ def _with_slopes(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, 
     return total, d_weight, d_bias
 
 
+def _without_slopes(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    total = states.new_zeros((), dtype=torch.float32)
+    for rows, logits in _logits(states, weight, bias):
+        total += nn.functional.cross_entropy(logits, targets[rows], reduction="sum")
+    return total
+
+
 def _parts(states: Tensor, weight: Tensor) -> list[slice]:
     """Runs of positions to work on at the same time: one per thread on a CPU, if there is enough to do."""
     count = min(pieces(), 1 + len(states) * len(weight) // _CHUNK) if states.device.type == "cpu" else 1
     edges = [len(states) * i // count for i in range(count + 1)]
-    return [slice(first, after) for first, after in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(first, after) for first, after in pairwise(edges)]
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -6,8 +6,10 @@ others use too, a barrier waits for a core to come free, and training was seen t
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -16,30 +18,44 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 _MOST = 8  # pieces at a time; beyond that Python itself would be the narrow place, so pieces get several threads
+_width: ContextVar[int] = ContextVar("threads to share among pieces", default=0)
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
+@contextmanager
+def coarse() -> Iterator[None]:
+    """Within the body, torch's own operations keep to one thread each, and `each` has all threads for its pieces."""
+    threads = torch.get_num_threads()
+    token = _width.set(_width.get() or threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _width.reset(token)
+
+
 def pieces() -> int:
-    """Into how many pieces to cut work, by the number of threads that torch may use."""
-    return min(torch.get_num_threads(), _MOST)
+    """Into how many pieces to cut work: the number of threads to be had, within reason."""
+    return min(_width.get() or torch.get_num_threads(), _MOST)
 
 
 def each(work: Callable[[Piece], Result], parts: Sequence[Piece]) -> list[Result]:
-    """`work` on every part, at the same time and without gradients; a single part is done here, with all threads."""
+    """`work` on every part, at the same time and without gradients; a single part is done in this thread."""
     if len(parts) == 1:
-        with torch.no_grad():
-            return [work(parts[0])]
+        return [_without_gradients(work, parts[0])]
+    return list(_pool().map(_without_gradients, [work] * len(parts), parts))
 
-    def alone(part: Piece) -> Result:
-        with torch.no_grad():  # a setting of the thread
-            return work(part)
 
-    return list(_pool().map(alone, parts))
+def _without_gradients(work: Callable[[Piece], Result], part: Piece) -> Result:
+    with torch.no_grad():  # a setting of the thread
+        return work(part)
 
 
 def _pool() -> ThreadPoolExecutor:
     """Threads that stay, each with its share of torch's threads; made anew if that number changes, or in a forked process."""
-    threads = torch.get_num_threads()
+    here = torch.get_num_threads()
+    threads = _width.get() or here
     if threads not in _pools:
         if not _pools:
             os.register_at_fork(after_in_child=_pools.clear)
@@ -49,7 +65,7 @@ def _pool() -> ThreadPoolExecutor:
         for _ in range(count):
             pool.submit(_settle, threads // count, ready)
         ready.wait()
-        torch.set_num_threads(threads)  # also the number that threads yet to come begin with
+        torch.set_num_threads(here)  # the workers' number is not to be that of threads yet to come
     return _pools[threads]
 
 

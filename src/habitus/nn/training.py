@@ -7,7 +7,7 @@ from the seed at the start of every epoch, so the state at the end of an epoch i
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from habitus.errors import InputError, RecipeError, TrainingError
 from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
+from habitus.nn.threads import coarse
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -136,7 +137,7 @@ def train(
     events = [feed.events(epoch) for epoch in range(settings.epochs)]
     if course.epochs and not course.over(settings):
         progress.say(f"{title}: going on after epoch {course.epochs}, from the checkpoint in {work}.")
-    with progress.stage(title, sum(events), "events") as advance, trainer.own_randomness():
+    with progress.stage(title, sum(events), "events") as advance, trainer.surroundings():
         advance(sum(events[: course.epochs]))
         while not course.over(settings):
             epoch = course.epochs
@@ -200,9 +201,11 @@ class _Trainer:
         self._model, self._optimizer = self._fabric.setup(model, self._raw_optimizer)
         self._model.mark_forward_method("loss")
 
-    def own_randomness(self) -> Any:
-        """A context in which torch's random numbers are this training's."""
-        return seeded(self._seed, self._fabric.device)
+    @contextmanager
+    def surroundings(self) -> Iterator[None]:
+        """Torch's random numbers are this training's, and so is, on a CPU, how work is spread over threads."""
+        with seeded(self._seed, self._fabric.device), coarse() if self._fabric.device.type == "cpu" else nullcontext():
+            yield
 
     def resumed(self, checkpoints: Checkpoints) -> _Course:
         """Take up the newest checkpoint, if there is one."""

@@ -1,0 +1,103 @@
+"""The packed GRU against torch's own, in float64, where a difference cannot hide behind rounding."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from habitus.nn.gru import Layout, PackedGRU
+from habitus.nn.threads import coarse
+
+CASES = {
+    "mixed lengths": [7, 5, 5, 3, 1, 1],
+    "one user": [6],
+    "one user, one step": [1],
+    "all of one step": [1, 1, 1, 1],
+    "enough users for every thread": sorted(np.random.default_rng(0).integers(1, 20, 90).tolist(), reverse=True),
+}
+
+
+def _gradients(module: nn.Module, states: Tensor, last: Tensor, x: Tensor, initial: Tensor) -> list[Tensor]:
+    weight_states = torch.linspace(-1, 1, states.numel(), dtype=states.dtype).view_as(states)
+    weight_last = torch.linspace(1, -1, last.numel(), dtype=last.dtype).view_as(last)
+    loss = (states * weight_states).sum() + (last.square() * weight_last).sum()
+    return list(torch.autograd.grad(loss, [x, initial, *module.parameters()]))
+
+
+@pytest.mark.parametrize("lengths", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("layers", [1, 3])
+def test_gru_equals_torch(lengths: list[int], layers: int) -> None:
+    """States, last states or gradients of weights, inputs or initial states would differ from nn.GRU's."""
+    torch.manual_seed(0)
+    layout = Layout.of(np.array(lengths))
+    ours, theirs = PackedGRU(3, 5, layers).double(), nn.GRU(3, 5, layers).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(layout.tokens, 3, dtype=torch.float64, requires_grad=True)
+    initial = torch.randn(layers, len(lengths), 5, dtype=torch.float64, requires_grad=True)
+    packed, last = theirs(PackedSequence(x, torch.tensor(layout.sizes)), initial)
+    expected = [packed.data, last, *_gradients(theirs, packed.data, last, x, initial)]
+    states, last = ours(x, layout, initial)
+    for found, wanted in zip([states, last, *_gradients(ours, states, last, x, initial)], expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_gru_without_gradient_equals_with() -> None:
+    """Encoding would use other arithmetic than training, or lose a block of steps."""
+    torch.manual_seed(0)
+    layout = Layout.of(np.sort(np.random.default_rng(1).integers(1, 120, 100))[::-1])  # more rows than one block
+    gru, x = PackedGRU(4, 6, 2).double(), torch.randn(layout.tokens, 4, dtype=torch.float64)
+    states, last = gru(x, layout)
+    with torch.no_grad():
+        for found, wanted in zip(gru(x, layout), (states, last), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
+
+
+def test_gru_goes_on_from_its_last_states() -> None:
+    """Events that come later could not be folded into what is remembered."""
+    torch.manual_seed(0)
+    gru, x = PackedGRU(4, 6, 2).double(), torch.randn(3, 8, 4, dtype=torch.float64)  # 3 users, 8 steps
+    whole, early, late = (Layout((3,) * steps) for steps in (8, 5, 3))
+    _, expected = gru(x.transpose(0, 1).flatten(0, 1), whole)
+    _, middle = gru(x[:, :5].transpose(0, 1).flatten(0, 1), early)
+    _, found = gru(x[:, 5:].transpose(0, 1).flatten(0, 1), late, middle)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_gru_drops_between_layers_in_training_only() -> None:
+    """Dropout would fall on the output, or on encoding."""
+    torch.manual_seed(0)
+    layout, x = Layout((4, 2)), torch.randn(6, 3)
+    one, two = PackedGRU(3, 5, 1, dropout=0.9), PackedGRU(3, 5, 2, dropout=0.9)
+    assert torch.equal(one(x, layout)[0], one.eval()(x, layout)[0])
+    assert not torch.equal(two(x, layout)[0], two(x, layout)[0])
+    assert torch.equal(two.eval()(x, layout)[0], two(x, layout)[0])
+
+
+def test_gru_is_the_same_on_one_thread() -> None:
+    """A vector would depend on the number of threads beyond rounding."""
+    torch.manual_seed(0)
+    layout = Layout.of(np.sort(np.random.default_rng(1).integers(1, 40, 100))[::-1])
+    gru, x, threads = PackedGRU(4, 6, 2), torch.randn(layout.tokens, 4), torch.get_num_threads()
+    states, _ = gru(x, layout)
+    with coarse():
+        torch.testing.assert_close(gru(x, layout)[0], states, rtol=1e-5, atol=1e-6)
+    torch.set_num_threads(1)
+    try:
+        torch.testing.assert_close(gru(x, layout)[0], states, rtol=1e-5, atol=1e-6)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("lengths", CASES.values(), ids=CASES.keys())
+def test_layout_says_where_rows_lie(lengths: list[int]) -> None:
+    """Rows would be taken for another user's, or another step's."""
+    layout = Layout.of(np.array(lengths))
+    rows = [(user, step) for step in range(lengths[0]) for user in range(len(lengths)) if step < lengths[user]]  # slow and obvious
+    assert layout.tokens == len(rows) and layout.lengths.tolist() == lengths
+    assert layout.owner.tolist() == [user for user, _ in rows]
+    assert layout.ends.tolist() == [rows.index((user, length - 1)) for user, length in enumerate(lengths)]
+    assert layout.followed.tolist() == [row for row, (user, step) in enumerate(rows) if step < lengths[user] - 1]
+    parts = layout.parts(3)
+    assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(layout.tokens))
+    assert [part.layout.lengths.tolist() for part in parts] == [lengths[part.users] for part in parts]
