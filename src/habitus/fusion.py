@@ -150,7 +150,8 @@ def _reduced(rows: Array, state: Mapping[str, Array]) -> Array:
 
 def _scaled(rows: Array, settings: BlockFusion, state: Mapping[str, Array]) -> Array:
     if settings.scale == "unit":
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return unit
     if settings.scale == "standard":
         standard: Array = (rows - state["mean"]) / state["deviation"]
         return standard

@@ -215,15 +215,17 @@ def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[l
     an error. Raises RecipeError for that, with the fields there are, if no member is left, or if one of `only` is no member.
     """
     known = [EVENT_TYPE, *log.field_names, *TIME_FIELDS]
+    roles, missing = _roles(log)
+    kinds = {name: log.spec(name).kind for name in log.field_names}
     members, left_out = [], {}
     for member in recipe.members:
         kind = encoder_class(member.kind)
-        for name in kind.fields_named(member.settings):
-            if name not in known and name not in log.missing:
-                raise RecipeError(
-                    f"recipe {recipe.name!r}, encoder {member.name!r}: the log has no field {name!r}; it has {', '.join(known)}."
-                )
-        settings, reason = kind.fed_by(member.settings, {name: log.spec(name).kind for name in log.field_names}, dict(log.missing))
+        named = kind.renamed(member.settings, roles)
+        for name in kind.fields_named(named):
+            if name not in known and name not in missing:
+                where = f"recipe {recipe.name!r}, encoder {member.name!r}"
+                raise RecipeError(f"{where}: the log has no field {name!r}; it has {', '.join(known)}.")
+        settings, reason = kind.fed_by(named, kinds, missing)
         if settings is None:
             left_out[member.name] = reason
         else:
@@ -236,6 +238,13 @@ def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[l
     if unknown:
         raise RecipeError(f"only: the recipe has no member {', '.join(sorted(unknown))}; it has {', '.join(m.name for m in members)}.")
     return members, left_out
+
+
+def _roles(log: EventLog) -> tuple[dict[str, str], dict[str, str]]:
+    """What "@item" and its like stand for in this log; and the fields that it lacks, roles that it does not name among them."""
+    named = {f"@{role}": field for role, field in log.roles.model_dump().items() if role != "target"}
+    unnamed = {role: f"the log names no {role[1:]} under [roles]" for role, field in named.items() if field is None}
+    return {role: field for role, field in named.items() if field is not None}, {**log.missing, **unnamed}
 
 
 def grown(before: dict[str, Any], now: dict[str, Any], by: float = 0.05) -> list[str]:

@@ -36,6 +36,8 @@ class Encoder(ABC):
 
     kind: ClassVar[str]
     Settings: ClassVar[type[Any]]
+    field_settings: ClassVar[tuple[str, ...]] = ()  # settings, beside `fields`, that hold the name of a field
+    cannot_read: ClassVar[tuple[str, ...]] = ()  # kinds of fields
 
     def __init__(self, settings: Any = None, *, name: str | None = None) -> None:
         self.settings = self.Settings() if settings is None else settings
@@ -91,17 +93,30 @@ class Encoder(ABC):
     @classmethod
     def fields_named(cls, settings: Any) -> tuple[str, ...]:
         """The fields that the settings name, whatever they are used for."""
-        return tuple(name for name in getattr(settings, "fields", ()) if name != ALL_FIELDS)
+        single = [getattr(settings, name) for name in cls.field_settings]
+        return tuple(name for name in (*getattr(settings, "fields", ()), *single) if name not in (None, ALL_FIELDS))
+
+    @classmethod
+    def renamed(cls, settings: Any, names: Mapping[str, str]) -> Any:
+        """The settings with these names of fields replaced, each field once."""
+        changes: dict[str, Any] = {name: names.get(value, value) for name in cls.field_settings if (value := getattr(settings, name))}
+        if hasattr(settings, "fields"):
+            changes["fields"] = tuple(dict.fromkeys(names.get(name, name) for name in settings.fields))
+        return dataclasses.replace(settings, **changes) if changes else settings
 
     @classmethod
     def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
-        """The settings less the fields that the log lacks (`missing`: field → reason), or None and the reason if nothing is
-        left to learn from. `kinds`: how each field of the log is read (category, number, codes, text)."""
-        named = cls.fields_named(settings)
-        left = tuple(name for name in getattr(settings, "fields", ()) if name not in missing)
-        if not named or len(left) == len(settings.fields):
+        """The settings less the fields that the log lacks (`missing`: field → reason) or that are of a kind this encoder cannot
+        read, or None and the reason if too little is left to learn from. `kinds`: how each field of the log is read."""
+        unfit = {name: f"{name} is {kind} in this log" for name, kind in kinds.items() if kind in cls.cannot_read}
+        gone = {**unfit, **missing}
+        lost = [name for name in cls.fields_named(settings) if name in gone]
+        fields = tuple(name for name in getattr(settings, "fields", ()) if name not in gone)
+        if not lost:
             return settings, ""
-        return (dataclasses.replace(settings, fields=left), "") if left else (None, missing[named[0]])
+        if not fields or any(getattr(settings, name) in gone for name in cls.field_settings):
+            return None, gone[lost[0]]
+        return dataclasses.replace(settings, fields=fields), ""
 
     @property
     def newest(self) -> int | None:

@@ -98,6 +98,8 @@ class GRUAutoencoder(Encoder):
 
     kind = "gru_autoencoder"
     Settings = GRUAutoencoderSettings
+    field_settings = ("distinct",)
+    cannot_read = ("text",)
     settings: GRUAutoencoderSettings
 
     _columns: tuple[Column, ...] = ()
@@ -108,6 +110,11 @@ class GRUAutoencoder(Encoder):
     def dim(self) -> int:
         """The GRU's hidden size."""
         return self.settings.hidden
+
+    @property
+    def newest(self) -> int | None:
+        """The newest events that are read; with `distinct`, first contacts may lie anywhere."""
+        return self.settings.max_length - 2 if self.settings.distinct is None else None
 
     def reconstruct(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Reconstruction:
         """Greedy decoding of every user's vector (decoder_start "stack": of the whole hidden stack), beside what was read.

@@ -76,6 +76,18 @@ class Batch:
         return replace(self, codes=self.codes.to(device, non_blocking=True))
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A moment in each user's past (n): after `steps` of the oldest steps, at a `share` (0 to 1) of the time to the next event."""
+
+    steps: Array
+    share: Array
+
+    def of(self, places: Array) -> "Cut":
+        """The cuts at these places, in their order."""
+        return Cut(self.steps[places], self.share[places])
+
+
 class Sequences:
     """Timelines as a model reads them: which columns, at most how many of the newest steps, and what a step is.
 
@@ -89,19 +101,18 @@ class Sequences:
         self._names = list(dict.fromkeys(column.field for column in columns))
         self.steps = timelines.lengths if distinct is None else self._count(distinct)
 
-    def lengths(self, users: Array, cuts: Array | None = None) -> Array:
-        """Tokens of these users' sequences (n) int64, each cut to the `cuts` oldest of its steps first."""
-        steps = self.steps[users] if cuts is None else np.minimum(self.steps[users], cuts)
+    def lengths(self, users: Array, cut: Cut | None = None) -> Array:
+        """Tokens of the sequences of the users at these positions, (n) int64, as they were at the cut if there is one."""
+        steps = self.steps[users] if cut is None else cut.steps
         return np.minimum(steps, self.max_steps) + 2
 
-    def batch(self, users: Array, cuts: Array | None = None) -> Batch:
-        """The sequences of the users at these positions, who all have at least one step, cut to the `cuts` oldest steps first."""
-        lengths = self.lengths(users, cuts)
+    def batch(self, users: Array, cut: Cut | None = None) -> Batch:
+        """The sequences of the users at these positions, who all have at least one step, as they were at the cut if there is one."""
+        lengths = self.lengths(users, cut)
         order = np.argsort(-lengths, kind="stable")
-        users, cuts, layout = users[order], None if cuts is None else cuts[order], Layout.of(lengths[order])
-        events, rows = self._read(users, cuts)
-        owner = np.repeat(np.arange(len(users)), lengths[order] - 2)
-        step = np.arange(len(owner)) - np.repeat(np.cumsum(lengths[order] - 2) - (lengths[order] - 2), lengths[order] - 2)
+        users, cut, layout = users[order], None if cut is None else cut.of(order), Layout.of(lengths[order])
+        events, rows = self._read(users, cut)
+        owner, step = _counted(layout.lengths - 2)
         codes = np.full((len(self.columns), layout.tokens), END, np.int64)
         codes[:, : len(users)] = START
         at = layout.starts[step + 1] + owner
@@ -109,21 +120,33 @@ class Sequences:
             row[at] = column.of(events)[rows]
         return Batch(users, torch.from_numpy(codes), layout)
 
-    def _read(self, users: Array, cuts: Array | None) -> tuple[Events, Array | slice]:
+    def _read(self, users: Array, cut: Cut | None) -> tuple[Events, Array | slice]:
         """Events, and which of them are the steps of these users, user after user, in time order."""
         if self.distinct is None:
-            return self.timelines.read(users, self._names, newest=self.max_steps, upto=cuts), slice(None)
+            upto, until = (None, None) if cut is None else (cut.steps, self._moment(users, cut.steps, cut.share))
+            return self.timelines.read(users, self._names, newest=self.max_steps, upto=upto, until=until), slice(None)
         contacts = self.timelines.read(users, [self.distinct])
         first = _first_contacts(contacts, self.distinct)
-        owner = contacts.owner[first]
-        counts = np.bincount(owner, minlength=len(users))
-        number = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
-        stops = counts if cuts is None else np.minimum(counts, cuts)
+        counts = np.bincount(contacts.owner[first], minlength=len(users))
+        owner, number = _counted(counts)
+        stops = counts if cut is None else cut.steps
         chosen = (number < stops[owner]) & (number >= (stops - self.max_steps)[owner])
         place, owner = (first - contacts.offsets[owner])[chosen], owner[chosen]
-        upto = None if cuts is None else place[np.cumsum(np.bincount(owner, minlength=len(users))) - 1] + 1
-        events = self.timelines.read(users, self._names, upto=upto)
+        upto, until = None, None
+        if cut is not None:
+            upto = place[np.cumsum(np.bincount(owner, minlength=len(users))) - 1] + 1
+            until = self._moment(users, upto, cut.share)
+        events = self.timelines.read(users, self._names, upto=upto, until=until)
         return events, events.offsets[owner] + place
+
+    def _moment(self, users: Array, upto: Array, share: Array) -> Array:
+        """Cut-offs (microseconds UTC) between each user's last event before the cut, excluded, and the next one, included."""
+        lengths = self.timelines.lengths[users]
+        last = self.timelines.read(users, [], newest=1, upto=upto).time
+        following = self.timelines.read(users, [], newest=1, upto=np.minimum(upto + 1, lengths)).time
+        wait = np.where(upto < lengths, following, self.timelines.until) - last
+        moment: Array = last + 1 + (share * wait).astype(np.int64)
+        return moment
 
     def _count(self, distinct: str) -> Array:
         counts = np.zeros(len(self.timelines), np.int64)
@@ -138,7 +161,8 @@ class Feed:
 
     A batch holds users of like length, at most `max_users` of them and `max_tokens` tokens (one user may have more). With a
     `seed`, every epoch deals the users anew; without, they come longest first and all epochs are the same. `crop` "random" cuts
-    each user's history at a random step in every epoch, "newest" nowhere.
+    each user's history after a random step in every epoch, "newest" nowhere; the cut-off that fields count back from then lies
+    at a random time before the next event, as a true cut-off does.
     """
 
     def __init__(
@@ -150,24 +174,25 @@ class Feed:
 
     def events(self, epoch: int) -> int:
         """Steps that this epoch reads, starts and ends not counted."""
-        cuts, _ = self._draw(epoch)
-        return int((self._sequences.lengths(self._users, cuts) - 2).sum())
+        cut, _ = self._draw(epoch)
+        return int((self._sequences.lengths(self._users, cut) - 2).sum())
 
     def epoch(self, number: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """The batches of epoch `number` (from 0); of `part` (i, n), every nth from the ith on, the same number for all i."""
-        cuts, generator = self._draw(number)
-        batches = plan(self._sequences.lengths(self._users, cuts), self._max_tokens, self._max_users, generator)
+        cut, generator = self._draw(number)
+        batches = plan(self._sequences.lengths(self._users, cut), self._max_tokens, self._max_users, generator)
         which, parts = part
         for chosen in batches[which : len(batches) // parts * parts : parts]:
-            yield self._sequences.batch(self._users[chosen], None if cuts is None else cuts[chosen])
+            yield self._sequences.batch(self._users[chosen], None if cut is None else cut.of(chosen))
 
-    def _draw(self, epoch: int) -> tuple[Array | None, np.random.Generator | None]:
+    def _draw(self, epoch: int) -> tuple[Cut | None, np.random.Generator | None]:
         if self._seed is None:
             return None, None
         generator = np.random.default_rng([self._seed, epoch])
         if self._crop == "newest":
             return None, generator
-        return generator.integers(1, self._sequences.steps[self._users], endpoint=True), generator
+        steps = generator.integers(1, self._sequences.steps[self._users], endpoint=True)
+        return Cut(steps, generator.random(len(steps))), generator
 
 
 def plan(lengths: Array, max_tokens: int, max_users: int, generator: np.random.Generator | None = None) -> list[Array]:
@@ -187,6 +212,12 @@ def plan(lengths: Array, max_tokens: int, max_users: int, generator: np.random.G
         batches.append(order[start:stop])
         start = stop
     return batches if generator is None else [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _counted(lengths: Array) -> tuple[Array, Array]:
+    """For sequences of these lengths laid end to end: whose each place is, and its number there; (sum of lengths) int64 both."""
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def _bucket_edges(longest: int) -> list[int]:

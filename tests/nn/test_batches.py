@@ -1,0 +1,162 @@
+"""From timelines to packed batches, against a slow reading event by event."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from habitus.errors import LogError
+from habitus.log.time_fields import DAY
+from habitus.log.timelines import ABSENT, END, FIRST, OTHER, START, Timelines
+from habitus.nn.batches import Batch, Column, Cut, Feed, Sequences, columns_of, plan
+from timelines_helper import random_timelines, slow_events
+
+FIELDS = ("event_type", "sku", "name", "price", "days_before_until")
+
+
+def _sequences(batch: Batch) -> dict[int, list[list[int]]]:
+    """Each user's codes, step by step: the batch unpacked the slow way."""
+    found: dict[int, list[list[int]]] = {int(user): [] for user in batch.users}
+    start = 0
+    for size in batch.layout.sizes:
+        for rank in range(size):
+            found[int(batch.users[rank])].append(batch.codes[:, start + rank].tolist())
+        start += size
+    return found
+
+
+def _slow(timelines: Timelines, user: int, columns: tuple[Column, ...], steps: int, until: int | None = None) -> list[list[int]]:
+    """What a user's sequence of the newest `steps` events has to be."""
+    until = timelines.until if until is None else until
+    rows = []
+    for event in slow_events(timelines, user)[-steps:]:
+        row = []
+        for column in columns:
+            code = FIRST + (until - 1 - event["time"]) // DAY if column.field == "days_before_until" else event.get(column.field, 0)
+            if column.part >= 0 and code >= FIRST:
+                code = int(timelines.dictionaries[column.field][code - FIRST][column.part])
+            row.append(code if code < column.size else OTHER)
+        rows.append(row)
+    return [[START] * len(columns), *rows, [END] * len(columns)]
+
+
+def _with_events(timelines: Timelines) -> np.ndarray:
+    return np.flatnonzero(timelines.lengths > 0)
+
+
+@pytest.mark.parametrize("keep", [3, 5000])
+@pytest.mark.parametrize("max_length", [7, 128])
+def test_batch_equals_reading_event_by_event(keep: int, max_length: int) -> None:
+    """Events would be lost, swapped between users, out of order, or coded otherwise than said."""
+    timelines = random_timelines(0)
+    columns = columns_of(timelines, FIELDS, keep)
+    users = _with_events(timelines)
+    batch = Sequences(timelines, columns, max_length=max_length).batch(users)
+    found = _sequences(batch)
+    assert found == {int(user): _slow(timelines, user, columns, max_length - 2) for user in users}
+    assert batch.n_events == sum(len(steps) - 2 for steps in found.values())
+    assert batch.codes.dtype == torch.int64 and sorted(batch.users.tolist()) == users.tolist()
+
+
+def test_batch_reads_without_changing() -> None:
+    """Reading would change what is read (as in the paper's released code, where start and end tokens piled up)."""
+    timelines = random_timelines(0)
+    kept = copy.deepcopy(timelines.shards[0])
+    sequences = Sequences(timelines, columns_of(timelines, FIELDS, 3), max_length=9)
+    users = _with_events(timelines)
+    first, again = sequences.batch(users), sequences.batch(users)
+    assert torch.equal(first.codes, again.codes)
+    for name, codes in kept.codes.items():
+        np.testing.assert_array_equal(codes, timelines.shards[0].codes[name])
+
+
+def test_cut_history_is_what_it_was_then() -> None:
+    """An example cut in the past would know of later events, or count days from the wrong cut-off."""
+    timelines = random_timelines(1)
+    columns, users = columns_of(timelines, FIELDS, 5000), _with_events(timelines)
+    rng = np.random.default_rng(0)
+    cut = Cut(rng.integers(1, timelines.lengths[users], endpoint=True), rng.random(len(users)))
+    found = _sequences(Sequences(timelines, columns, max_length=8).batch(users, cut))
+    for user, steps, share in zip(users, cut.steps, cut.share, strict=True):
+        events = slow_events(timelines, user)
+        last, after = events[steps - 1]["time"], events[steps]["time"] if steps < len(events) else timelines.until
+        until = last + 1 + int(share * (after - last))
+        assert last < until <= max(after, last + 1)
+        past = replace(timelines, stops=timelines.starts + np.where(np.arange(len(timelines)) == user, steps, timelines.lengths))
+        assert found[user] == _slow(past, user, columns, 6, until)
+
+
+@pytest.mark.parametrize("distinct", ["sku", "name"])
+@pytest.mark.parametrize("past", [False, True])
+def test_distinct_keeps_first_contacts(distinct: str, past: bool) -> None:
+    """A value met again would be a step again, or its first contact would be lost, or an event without a value be read."""
+    timelines = random_timelines(2, users=40)
+    columns = columns_of(timelines, ("sku", "days_before_until"), 5000)
+    sequences = Sequences(timelines, columns, max_length=6, distinct=distinct)
+    users = np.flatnonzero(sequences.steps > 0)
+    steps = np.random.default_rng(0).integers(1, sequences.steps[users], endpoint=True) if past else sequences.steps[users]
+    cut = Cut(steps, np.zeros(len(users))) if past else None
+    found = _sequences(sequences.batch(users, cut))
+    assert len(users) < len(_with_events(timelines)) or not past
+    for user, count in zip(users, steps, strict=True):
+        seen, rows = set(), []
+        for event in slow_events(timelines, user):
+            value = event[distinct]
+            if distinct == "name" and value >= FIRST:
+                value = tuple(timelines.dictionaries["name"][value - FIRST])
+            if value != ABSENT and value not in seen:
+                rows.append(event)
+            seen.add(value)
+        assert sequences.steps[user] == len(rows)
+        until = rows[count - 1]["time"] + 1 if past else timelines.until
+        wanted = [[row["sku"], FIRST + (until - 1 - row["time"]) // DAY] for row in rows[:count][-4:]]
+        assert found[user] == [[START] * 2, *wanted, [END] * 2]
+
+
+def test_text_is_no_column() -> None:
+    """Codes that mean something else in the next log would be learned."""
+    with pytest.raises(LogError, match="'query' is text"):
+        columns_of(random_timelines(0), ("query",), 10)
+
+
+def test_plan_deals_everyone_once_within_limits() -> None:
+    """A user would be left out or read twice, or a batch not fit into memory."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 60, 500)
+    for generator in (None, rng):
+        batches = plan(lengths, 400, 50, generator)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+        assert all(lengths[batch].sum() <= 400 and len(batch) <= 50 for batch in batches)
+    assert len(plan(np.array([900, 900, 5]), 400, 50)) == 3, "a sequence beyond the limit goes alone"
+    assert plan(np.zeros(0, np.int64), 400, 50) == []
+
+
+def test_feed_is_a_function_of_seed_and_epoch() -> None:
+    """A training that is resumed would read other batches than one that was not disturbed."""
+    timelines = random_timelines(0)
+    sequences = Sequences(timelines, columns_of(timelines, FIELDS, 50), max_length=9)
+    users = _with_events(timelines)
+
+    def read(seed: int, epoch: int, crop: str) -> list[list[list[int]]]:
+        feed = Feed(sequences, users, max_tokens=60, seed=seed, crop=crop)
+        batches = list(feed.epoch(epoch))
+        assert feed.events(epoch) == sum(batch.n_events for batch in batches)
+        assert sorted(user for batch in batches for user in batch.users.tolist()) == users.tolist()
+        return [batch.codes.tolist() for batch in batches]
+
+    for crop in ("newest", "random"):
+        assert read(1, 3, crop) == read(1, 3, crop)
+        assert read(1, 3, crop) != read(1, 4, crop)
+        assert read(1, 3, crop) != read(2, 3, crop)
+
+
+def test_feed_shares_an_epoch_among_processes() -> None:
+    """Processes would train on the same users, or one would wait for batches that the other does not have."""
+    timelines = random_timelines(0, users=60)
+    sequences = Sequences(timelines, columns_of(timelines, FIELDS, 50), max_length=9)
+    feed = Feed(sequences, _with_events(timelines), max_tokens=60, seed=0)
+    parts = [[tuple(batch.users) for batch in feed.epoch(0, (part, 2))] for part in range(2)]
+    assert len(parts[0]) == len(parts[1]) > 2
+    assert not {user for batch in parts[0] for user in batch} & {user for batch in parts[1] for user in batch}

@@ -1,0 +1,226 @@
+"""The training loop on a model so small that its course can be known beforehand."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from habitus.errors import InputError, RecipeError, TrainingError
+from habitus.nn.training import Trainee, TrainingSettings, derived, held_out_users, seeded, torch_device, train
+from habitus.progress import SILENT
+
+
+@dataclass
+class Numbers:
+    """A batch of numbers."""
+
+    values: Tensor
+
+    @property
+    def n_events(self) -> int:
+        return len(self.values)
+
+    def to(self, device: torch.device) -> "Numbers":
+        return Numbers(self.values.to(device))
+
+
+class Draws:
+    """Epochs of random numbers around `centre`."""
+
+    def __init__(self, centre: float, batches: int = 5) -> None:
+        self.centre, self.batches = centre, batches
+
+    def events(self, epoch: int) -> int:
+        return 8 * self.batches
+
+    def epoch(self, number: int, part: tuple[int, int] = (0, 1)) -> Iterator[Numbers]:
+        generator = torch.Generator().manual_seed(number)
+        for _ in range(self.batches):
+            yield Numbers(self.centre + torch.rand(8, generator=generator))
+
+
+class Mean(Trainee):
+    """Learns the mean of what it is shown, with dropout in its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guess, self.mixed = nn.Parameter(torch.zeros(())), nn.Linear(4, 1)
+
+    def loss(self, batch: Numbers) -> tuple[Tensor, int]:
+        noise = self.mixed(nn.functional.dropout(torch.ones(4), 0.5, self.training))
+        return (batch.values - self.guess - 0.01 * noise).square().sum(), len(batch.values)
+
+
+class Listener:
+    """Remembers what it is told, and raises when told enough."""
+
+    def __init__(self, until: int | None = None) -> None:
+        self.until, self.done, self.notes, self.lines, self.total = until, 0, [""], [""], 0
+
+    @contextmanager
+    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+        self.total = total or 0
+        yield self.advance
+
+    def advance(self, done: int = 0, note: str = "") -> None:
+        self.done += done
+        self.notes.append(note or self.notes[-1])
+        if self.until is not None and self.done >= self.until:
+            raise KeyboardInterrupt
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def _train(settings: TrainingSettings, model: Mean | None = None, held_out: float = 0.0, **more: Any) -> tuple[Mean, dict[str, Any]]:
+    if model is None:
+        with seeded(5):
+            model = Mean()
+    return model, train(model, Draws(0.0), Draws(held_out, 1), settings, seed=3, device="cpu", **more)
+
+
+def _weights(model: nn.Module) -> dict[str, list[float]]:
+    return {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+
+
+def test_early_stopping_restores_the_best_epoch() -> None:
+    """Training would go on after it stopped helping, or end with worse weights than it had seen."""
+    settings = TrainingSettings(epochs=60, patience=3, learning_rate=0.02)
+    model = Mean()
+    nn.init.constant_(model.guess, -1.0)  # on its way from −1 to .5, the training's mean, it passes 0, the held-out one
+    model, report = _train(settings, model, held_out=-0.5)
+    losses = [row["held_out"] for row in report["epochs"]]
+    assert 2 < report["best_epoch"] == 1 + int(np.argmin(losses)) == len(losses) - 3
+    assert report["held_out"] == min(losses) and "fell no more" in report["stopped"]
+    model.eval()
+    loss, count = model.loss(next(Draws(-0.5, 1).epoch(0)))
+    assert loss.item() / count == pytest.approx(min(losses))
+
+
+@pytest.mark.parametrize("after", [1, 7, 10, 12])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_resumed_training_equals_undisturbed(tmp_path: Path, after: int, schedule: str) -> None:
+    """A training that was killed in the middle and taken up again would end with other weights."""
+    settings = TrainingSettings(epochs=3, schedule=schedule, clip=1.0)
+    undisturbed, report = _train(settings)
+    listener = Listener(until=8 * after)
+    with pytest.raises(KeyboardInterrupt):
+        _train(settings, work=tmp_path, progress=listener)
+    resumed = Listener()
+    found, again = _train(settings, work=tmp_path, progress=resumed)
+    assert _weights(found) == _weights(undisturbed)
+    assert [row["loss"] for row in again["epochs"]] == [row["loss"] for row in report["epochs"]]
+    assert ("going on after epoch" in resumed.lines[-1]) == (after > 5)
+    assert resumed.done == resumed.total == 3 * 40
+    once_more, _ = _train(settings, work=tmp_path)
+    assert _weights(once_more) == _weights(undisturbed), "a finished training is not trained on"
+
+
+def test_checkpoints_are_data_and_one(tmp_path: Path) -> None:
+    """Checkpoints would pile up, or hold something that loading would execute."""
+    _train(TrainingSettings(epochs=4), work=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == "checkpoint-000004"
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_checkpoint_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
+    """A training would go on from another model's weights."""
+    settings = TrainingSettings(epochs=2)
+    _train(settings, work=tmp_path, identity={"fields": ("a",)})
+    listener = Listener()
+    _train(settings, work=tmp_path, identity={"fields": ("b",)}, progress=listener)
+    assert listener.lines == [""] and listener.done == 80
+    _train(settings, work=tmp_path, identity={"fields": ("b",)}, progress=(again := Listener()))
+    assert again.notes == ["", ""], "this one is finished already"
+
+
+def test_a_damaged_checkpoint_is_not_taken_up(tmp_path: Path) -> None:
+    """A checkpoint that was cut off would stop a run, or be believed."""
+    settings = TrainingSettings(epochs=2)
+    undisturbed, _ = _train(settings, work=tmp_path)
+    (state,) = tmp_path.glob("*/state.safetensors")
+    state.write_bytes(state.read_bytes()[:-1])
+    found, _ = _train(settings, work=tmp_path)
+    assert _weights(found) == _weights(undisturbed)
+
+
+def test_training_leaves_the_world_alone() -> None:
+    """Random numbers or threads of the rest of the program would be changed by a training, or change it."""
+    torch.manual_seed(1)
+    before, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    first, _ = _train(TrainingSettings(epochs=2))
+    assert torch.equal(torch.random.get_rng_state(), before) and torch.get_num_threads() == threads
+    torch.manual_seed(2)
+    second, _ = _train(TrainingSettings(epochs=2))
+    assert _weights(first) == _weights(second)
+
+
+def test_progress_is_told() -> None:
+    """A long training would be silent, or its bar never full."""
+    listener = Listener()
+    _train(TrainingSettings(epochs=2), progress=listener)
+    assert listener.done == listener.total == 80
+    assert listener.notes[-1].startswith("epoch 2/2, loss ") and "held-out" in listener.notes[-1]
+
+
+def test_a_loss_that_is_not_finite_stops_training() -> None:
+    """A model of not-a-numbers would be trained to the end, and kept."""
+    settings = TrainingSettings(learning_rate=1e30, epochs=3)
+    with pytest.raises(TrainingError, match=r"epoch \d.*lower learning_rate \(now 1e\+30\) or set clip"):
+        _train(settings)
+
+
+def test_nothing_to_learn_from() -> None:
+    """No batches would pass for a training."""
+    with pytest.raises(TrainingError, match="no sequence to learn from"):
+        train(Mean(), Draws(0.0, 0), Draws(0.0, 1), TrainingSettings(), device="cpu", progress=SILENT)
+
+
+def test_bfloat16_trains() -> None:
+    """The faster number type would not work, or leave weights in it."""
+    model, report = _train(TrainingSettings(epochs=3, precision="bfloat16", learning_rate=0.05))
+    assert model.guess.dtype == torch.float32 and report["epochs"][2]["loss"] < report["epochs"][0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("epochs", 0, "at least 1"), ("learning_rate", 0.0, "above 0"), ("clip", -1.0, "0 or above"), ("watched", 0.5, "below 0.5"),
+        ("schedule", "linear", "'constant', 'cosine'"), ("precision", "float16", "'float32', 'bfloat16'"),
+    ],
+)  # fmt: skip
+def test_settings_outside_their_range(name: str, value: Any, rule: str) -> None:
+    """A wrong setting would be met far within a training, or not at all."""
+    with pytest.raises(RecipeError, match=f"{name}: must be .*{rule}.*{value!r} was given"):
+        TrainingSettings(**{name: value})
+
+
+@pytest.mark.parametrize(("users", "expected"), [(9, [9, 0, 0]), (20, [16, 2, 2]), (100, [84, 8, 8]), (10_000, [9700, 100, 200])])
+def test_held_out_users_are_enough_but_few(users: int, expected: list[int]) -> None:
+    """A small log would be held out as a whole, or nobody of it; or somebody be both learned from and held out."""
+    groups = held_out_users(users, (0.01, 0.02), seed=0)
+    assert [len(group) for group in groups] == expected
+    assert sorted(np.concatenate(groups).tolist()) == list(range(users))
+    assert [len(group) for group in held_out_users(users, (0.0, 0.0), seed=0)] == [users, 0, 0]
+
+
+def test_derived_seeds_differ_by_purpose() -> None:
+    """Dropout, dealing and initial weights would be drawn from the same numbers."""
+    assert len({derived(0), derived(1), derived(0, 1), derived(0, 2), derived(1, 1)}) == 5
+    assert derived(3, 1) == derived(3, 1)
+
+
+def test_unknown_device() -> None:
+    """A device that is not there would be met with torch's own error, or silently replaced."""
+    with pytest.raises(InputError, match="'gpu' was given"):
+        torch_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no CUDA GPU"):
+            torch_device("cuda")
