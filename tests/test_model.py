@@ -66,6 +66,6 @@ def test_model_refuses_names_that_lead_outside(tmp_path: Path) -> None:
 
     (tmp_path / "m").mkdir()
     manifest = {"format": 1, "kind": "model", "files": {}, "recipe": {}, "members": ["../../etc"], "until": 0, "left_out": {}, "shares": {}}
-    (tmp_path / "m" / "manifest.json").write_text(json.dumps(manifest | {"facts": {}}))
-    with pytest.raises(ArtefactError):
+    (tmp_path / "m" / "manifest.json").write_text(json.dumps(manifest | {"facts": {}, "parts": {}}))
+    with pytest.raises(ArtefactError, match="leads outside"):
         Model.open(tmp_path / "m")

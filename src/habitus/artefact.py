@@ -102,10 +102,8 @@ def writing(folder: str | Path, kind: str, *, overwrite: bool = False, keep: tup
     OutputExistsError if a complete artefact is there and `overwrite` is false, or if the folder holds anything not ours.
     """
     target = Path(folder)
-    check_folder(target, overwrite=overwrite, keep=keep)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / _MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
-    (target / MANIFEST).unlink(missing_ok=True)
+    check_folder(target, kind, overwrite=overwrite, keep=keep)
+    reopen(target)
     clear(target, (*keep, _MARK))
     writer = ArtefactWriter(target, kind)
     yield writer
@@ -113,17 +111,37 @@ def writing(folder: str | Path, kind: str, *, overwrite: bool = False, keep: tup
     (target / _MARK).unlink()
 
 
-def check_folder(folder: str | Path, *, overwrite: bool, keep: tuple[str, ...] = ()) -> None:
+def check_folder(folder: str | Path, kind: str, *, overwrite: bool, keep: tuple[str, ...] = ()) -> None:
     """Raises OutputExistsError if `writing` would refuse this folder; changes nothing. For work that should not start in vain."""
     target = Path(folder)
     if is_complete(target):
         if not overwrite:
             raise OutputExistsError(f"{target} exists already; nothing was written. Name another folder, or allow overwriting.")
+        there = read_json(target / MANIFEST)
+        if not isinstance(there, dict) or there.get("kind") != kind:
+            raise OutputExistsError(f"{target} holds no {kind} but other work of Habitus; nothing was touched. Name another folder.")
     elif target.exists() and not (target / _MARK).exists():
         if not target.is_dir():
             raise OutputExistsError(f"{target} is a file; nothing was written. Name a folder that does not exist yet.")
         if any(entry.name not in keep for entry in target.iterdir()):
             raise OutputExistsError(f"{target} exists and is no unfinished work of Habitus; nothing was touched. Name another folder.")
+    nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OutputExistsError(f"{target} cannot be written: {nearest} is no folder that may be written to. Name another folder.")
+
+
+def reopen(folder: Path) -> None:
+    """Make `folder`, if it is not there, and mark what is in it as unfinished: it is no complete artefact from here on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def fingerprint(folder: Path) -> str:
+    """The SHA-256 of a complete artefact's manifest, which has the checksums of all its files. Raises ArtefactError if incomplete."""
+    if not is_complete(folder):
+        raise ArtefactError(f"{folder}: no {MANIFEST}, so this part is missing or incomplete; write the whole again.")
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
 def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactReader:
@@ -166,7 +184,7 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
                 f"{folder} holds a finished run already; nothing was written. Name another folder, or pass --resume or --overwrite."
             )
     else:
-        check_folder(folder, overwrite=False)
+        check_folder(folder, "run", overwrite=False)
 
 
 def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from habitus.artefact import check_folder
 from habitus.errors import OutputExistsError, ProfilesError
 from habitus.profiles import Profiles
 
@@ -20,6 +21,7 @@ def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parqu
     """
     if folder.exists():
         raise OutputExistsError(f"{folder} exists already; nothing was written. Name another folder.")
+    check_folder(folder, "export", overwrite=False)
     if format == "challenge":
         return _challenge(profiles, folder)
     folder.mkdir(parents=True)

@@ -51,9 +51,12 @@ class Model:
     shares: dict[str, Any] = field(default_factory=dict)  # other and absent values per field, as they were at fit
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def timelines(self, log: EventLog, *, until: int, engine: Engine, users: Array | None = None, progress: Progress = SILENT) -> Timelines:
+    def timelines(
+        self, log: EventLog, *, until: int, engine: Engine, users: Array | None = None, folder: Path | None = None,
+        progress: Progress = SILENT,
+    ) -> Timelines:  # fmt: skip
         """The log before `until` in this model's codes; says where unseen or absent values have grown since the fit."""
-        lines = build(log, self.vocabulary, until=until, users=users, engine=engine, progress=progress)
+        lines = build(log, self.vocabulary, until=until, users=users, engine=engine, folder=folder, progress=progress)
         for line in grown(self.shares, lines.facts["shares"]):
             progress.say(line)
         return lines
@@ -70,13 +73,14 @@ class Model:
             for encoder in self.encoders:
                 encoder.save(target / artefact.ENCODERS / encoder.name)
             self.fusion.save(target / artefact.FUSION)
-            writer.facts = self._manifest()
+            writer.facts = self._manifest(target)
 
     def complete(self, folder: Path) -> None:
         """Make a model of a folder whose parts are written already, by `fit` with a folder."""
         parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION)
         with artefact.writing(folder, KIND, overwrite=True, keep=parts) as writer:
-            writer.facts = self._manifest()
+            artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
+            writer.facts = self._manifest(folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -84,20 +88,26 @@ class Model:
         source = Path(folder)
         manifest = artefact.opening(source, KIND).manifest
         try:
+            for part, expected in manifest["parts"].items():
+                if artefact.fingerprint(source / part) != expected:
+                    raise ArtefactError(f"{source / part}: not the part that this model was made with; fit the model again.")
+            places = [source / artefact.ENCODERS / _plain(name) for name in manifest["members"]]
             return cls(
                 recipe=manifest["recipe"],
                 vocabulary=Vocabulary.open(source / artefact.VOCABULARY),
-                encoders=[Encoder.load(source / artefact.ENCODERS / _plain(name)) for name in manifest["members"]],
+                encoders=[Encoder.load(place) for place in places],
                 fusion=Fusion.open(source / artefact.FUSION),
                 until=manifest["until"], left_out=manifest["left_out"], shares=manifest["shares"], facts=manifest["facts"],
             )  # fmt: skip
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ArtefactError(f"{source}: the manifest is no model's ({error!r}).") from None
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self, folder: Path) -> dict[str, Any]:
+        names = [encoder.name for encoder in self.encoders]
+        parts = [artefact.VOCABULARY, artefact.FUSION, *(f"{artefact.ENCODERS}/{name}" for name in names)]
         return {
-            "recipe": self.recipe, "members": [encoder.name for encoder in self.encoders], "until": self.until,
-            "left_out": self.left_out, "shares": self.shares, "facts": self.facts,
+            "recipe": self.recipe, "members": names, "until": self.until, "left_out": self.left_out, "shares": self.shares,
+            "parts": {part: artefact.fingerprint(folder / part) for part in parts}, "facts": self.facts,
         }  # fmt: skip
 
 
@@ -131,6 +141,8 @@ class Fitting:
         members, left_out = self.members, self.left_out
         for name, reason in left_out.items():
             self.progress.say(f"{name} is left out: {reason}.")
+        if self.folder is not None:
+            artefact.reopen(self.folder)  # parts may change from here on; what is there is no model until all of them fit together
         origin = self._origin()
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
@@ -159,7 +171,8 @@ class Fitting:
         place = self.folder / artefact.VOCABULARY
         if artefact.is_complete(place) and self._finished("vocabulary", origin):
             return Vocabulary.open(place)
-        vocabulary = fit_vocabulary(self.log, until=self.until, users=self.users, engine=self.engine)
+        self._begin("vocabulary")
+        vocabulary = fit_vocabulary(self.log, until=self.until, users=self.users, engine=self.engine, progress=self.progress)
         vocabulary.save(place, overwrite=True)
         self._finish("vocabulary", origin)
         return vocabulary
@@ -168,6 +181,7 @@ class Fitting:
         place = self.timelines_folder
         if place is not None and artefact.is_complete(place) and self._finished("timelines", origin):
             return Timelines.open(place)
+        self._begin("timelines")
         lines = build(
             self.log, vocabulary, until=self.until, users=self.users, engine=self.engine, folder=place, overwrite=True,
             progress=self.progress,
@@ -181,6 +195,7 @@ class Fitting:
         if place is not None and artefact.is_complete(place) and self._finished(member.name, mark) and member.name not in self.only:
             self.progress.say(f"{member.name} is there already, from the same recipe, log, cut-off and seed.")
             return Encoder.load(place)
+        self._begin(member.name)
         encoder = encoder_class(member.kind)(member.settings, name=member.name)
         work = self.work / member.name / mark if self.work else None
         encoder.fit(timelines, seed=self.seed, device=self.device, progress=self.progress, work=work)
@@ -201,6 +216,11 @@ class Fitting:
             and (self.work / f"{part}.done.json").is_file()
             and artefact.read_json(self.work / f"{part}.done.json") == mark
         )
+
+    def _begin(self, part: str) -> None:
+        """Take back the note that a part is finished, before the part changes."""
+        if self.work is not None:
+            (self.work / f"{part}.done.json").unlink(missing_ok=True)
 
     def _finish(self, part: str, mark: str) -> None:
         if self.work is not None:

@@ -4,10 +4,12 @@ Everything a command does is a function here, so that Python callers and the com
 """
 
 import platform
+import tempfile
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +30,7 @@ from habitus.log.engine import Engine, engine_named
 from habitus.log.moments import moment_of
 from habitus.log.refused import write_refused
 from habitus.log.sources import open_log
-from habitus.log.tables import target_rows, users_before
+from habitus.log.tables import field_types, target_rows, users_before
 from habitus.log.timelines import Timelines
 from habitus.log.users import read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
@@ -48,6 +50,11 @@ class Survey:
 
     tables: dict[str, checks.TableSurvey]
     target: str | None
+
+    @property
+    def first(self) -> int:
+        """The time of the first event that can be used."""
+        return min(found.first for found in self.tables.values() if found.first is not None)
 
     @property
     def last(self) -> int:
@@ -70,15 +77,16 @@ class Survey:
 
 
 def survey(
-    log: EventLog, engine: Engine, *, bad_rows: Literal["stop", "skip"] = "stop", rejected: Path | None = None,
+    log: EventLog, engine: Engine, *, bad_rows: Literal["stop", "skip"] = "stop", rejected: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> Survey:  # fmt: skip
-    """Look through the tables before anything is learned from them.
+    """Look through the tables before anything is learned from them: readable, of one type where they must match, rows counted.
 
     Rows without a user or a readable time stop the work (LogError, with counts by reason and examples), or are left out with
     `bad_rows="skip"`; `rejected` is a .parquet or .csv file to write them to. Keys that a property table has twice stop it always.
     """
     tables, bad = {}, []
+    field_types(log, engine)
     with progress.stage("looking through the tables", len(log.events), "tables") as advance:
         for event in log.events:
             tables[event] = checks.survey(log, event, engine)
@@ -87,7 +95,7 @@ def survey(
         used = dict.fromkeys(table for described in log.events.values() for table in described.properties)
         wrong = [finding for table in used for finding in checks.property_findings(log, table, engine)]
     if rejected is not None:
-        write_refused(log, engine, rejected)
+        write_refused(log, engine, Path(rejected))
     if wrong:
         raise LogError(" ".join(f"{finding.where}: {finding.text}" for finding in wrong))
     if bad and bad_rows == "stop":
@@ -116,11 +124,16 @@ class Options:
 
     engine: str = "polars"
     bad_rows: Literal["stop", "skip"] = "stop"
-    rejected: Path | None = None
-    users: Path | Array | None = None
+    rejected: str | Path | None = None
+    users: str | Path | Sequence[Any] | Array | None = None  # a file of ids, or the ids
     device: str = "auto"
     seed: int = 0
     progress: Progress = SILENT
+
+    def __post_init__(self) -> None:
+        for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda"))):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}.")
 
 
 def run(
@@ -139,6 +152,7 @@ def run(
     tasks, (members, left_out) = named_tasks(recipe.judge.tasks), feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
     split = Split.from_last(found.last_target, window_days(window or recipe.split.window))
+    _cut(split.train_start, found)
     users = _users(options.users, log)
     if out is not None:
         artefact.begin_run(out, resume=resume, overwrite=overwrite)
@@ -160,6 +174,7 @@ def run(
         "seconds": {**fitting.seconds, "all": round(clock.perf_counter() - begin, 2)}, "seed": options.seed, "engine": engine.name,
         "log": log.source, "recipe": recipe.as_dict(), "split": {name: moment(time) for name, time in asdict(split).items()},
         "rows": found.counts(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,
+        "events_left_out": {name: [f["events"], f["events_left_out"]] for name, f in profiles.facts["blocks"].items()},
         "members_left_out": model.left_out, "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"],
     }  # fmt: skip
     if out is not None:
@@ -169,27 +184,31 @@ def run(
 
 
 def fit(
-    recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, until: int | str | None = None,
+    recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, until: int | str | datetime | None = None,
     overwrite: bool = False, options: Options = Options(),
 ) -> Model:  # fmt: skip
     """Fit a recipe on the events before `until` (microseconds UTC, or ISO text; default: all). `out` is the model's folder."""
     recipe, log = _recipe(recipe), _log(log)
     if out is not None:
-        artefact.check_folder(out, overwrite=overwrite)
+        artefact.check_folder(out, "model", overwrite=overwrite)
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    model, _, _ = Fitting(
-        recipe, members, left_out, log, engine, _cut(until, found), users=_users(options.users, log), seed=options.seed,
-        device=options.device, progress=options.progress,
-    ).fit()  # fmt: skip
+    users = _users(options.users, log)
+    with _scratch(out) as folder:
+        fitting = Fitting(
+            recipe, members, left_out, log, engine, _cut(until, found), users=users, seed=options.seed, device=options.device,
+            timelines_folder=folder, progress=options.progress,
+        )  # fmt: skip
+        model, _, _ = fitting.fit()
+    model.facts["rows"] = found.counts()
     if out is not None:
         model.save(out, overwrite=overwrite)
     return model
 
 
 def encode(
-    model: Model, log: EventLog | str | Path, out: str | Path | None = None, *, until: int | str | None = None,
+    model: Model, log: EventLog | str | Path, out: str | Path | None = None, *, until: int | str | datetime | None = None,
     overwrite: bool = False, options: Options = Options(),
 ) -> Profiles:  # fmt: skip
     """The profiles of the log's users as of `until` (microseconds UTC, or ISO text; default: after the last event).
@@ -198,13 +217,16 @@ def encode(
     """
     log = _log(log)
     if out is not None:
-        artefact.check_folder(out, overwrite=overwrite)
+        artefact.check_folder(out, "profiles", overwrite=overwrite)
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut = _cut(until, found)
-    lines = model.timelines(log, until=cut, engine=engine, users=_users(options.users, log), progress=options.progress)
-    profiles = model.encode(lines, device=options.device, progress=options.progress)
-    profiles = replace(profiles, facts={**profiles.facts, "shares": lines.facts["shares"]})
+    users = _users(options.users, log)
+    with _scratch(out) as folder:
+        lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)
+        profiles = model.encode(lines, device=options.device, progress=options.progress)
+    more = {"shares": lines.facts["shares"], "rows": found.counts(), "log": log.source, "recipe": model.recipe.get("name")}
+    profiles = replace(profiles, facts={**profiles.facts, **more})
     if out is not None:
         profiles.save(out, overwrite=overwrite)
     return profiles
@@ -264,6 +286,18 @@ def _targets(log: EventLog, engine: Engine, split: Split, users: Array, tasks: S
     return Targets.from_events(users, split, events, tasks)
 
 
+@contextmanager
+def _scratch(out: str | Path | None) -> Iterator[Path | None]:
+    """A folder beside `out` for timelines that are needed only while work goes on; none, and memory instead, without `out`."""
+    if out is None:
+        yield None
+        return
+    place = Path(out).absolute().parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{Path(out).name}-", dir=place) as folder:
+        yield Path(folder) / "timelines"
+
+
 def _recipe(given: Recipe | str | Path) -> Recipe:
     return given if isinstance(given, Recipe) else Recipe.named(given)
 
@@ -272,15 +306,19 @@ def _log(given: EventLog | str | Path) -> EventLog:
     return given if isinstance(given, EventLog) else open_log(given)
 
 
-def _cut(until: int | str | None, found: Survey) -> int:
-    if until is None:
-        return found.last + 1
-    return moment_of(until) if isinstance(until, str) else until
+def _cut(until: int | str | datetime | None, found: Survey) -> int:
+    """The cut-off in microseconds UTC. Raises LogError if no event lies before it."""
+    cut = found.last + 1 if until is None else moment_of(until) if isinstance(until, str | date) else int(until)
+    if cut <= found.first:
+        raise LogError(
+            f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. Choose a later one."
+        )
+    return cut
 
 
-def _users(asked: Path | Array | None, log: EventLog) -> Array | None:
+def _users(asked: str | Path | Sequence[Any] | Array | None, log: EventLog) -> Array | None:
     """The users to work on: those asked for, else the layout's own choice, else everyone (None)."""
-    if isinstance(asked, np.ndarray):
-        return np.unique(asked)
-    file = asked if asked is not None else log.relevant_users
-    return None if file is None else read_users(file)
+    asked = log.relevant_users if asked is None else asked
+    if asked is None:
+        return None
+    return read_users(Path(asked)) if isinstance(asked, str | Path) else np.unique(np.array(list(asked)))

@@ -78,9 +78,10 @@ class Profiles:
     def positions(self, users: Iterable[Any]) -> Array:
         """The row of each of these ids, (n) int64. Raises ProfilesError if one is not among the profiles."""
         wanted = np.asarray(users if isinstance(users, np.ndarray) else list(users))
+        wanted = np.array(wanted.tolist()) if wanted.dtype == object else wanted
         if not len(wanted):
             return np.zeros(0, np.int64)
-        if wanted.dtype.kind != self.users.dtype.kind:
+        if (wanted.dtype.kind == "U") != (self.users.dtype.kind == "U") or wanted.dtype.kind not in "iuU":
             raise ProfilesError(f"users: ids here are of type {self.users.dtype}, and {wanted.dtype} was given; convert them first.")
         at = np.minimum(np.searchsorted(self.users, wanted), max(len(self) - 1, 0))
         missing = wanted[self.users[at] != wanted] if len(self) else wanted

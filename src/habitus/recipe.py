@@ -66,7 +66,11 @@ class Recipe:
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
             raise RecipeError(f"recipe: {str(name)!r} is neither a shipped recipe ({', '.join(shipped())}) nor a .toml file.")
-        return cls.from_toml(path.read_text(encoding="utf-8"), source=str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe: {path} cannot be read ({error}); a recipe is a TOML file in UTF-8.") from None
+        return cls.from_toml(text, source=str(path))
 
     @classmethod
     def from_toml(cls, text: str, *, source: str = "recipe") -> Self:

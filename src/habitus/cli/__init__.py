@@ -14,6 +14,9 @@ def main() -> None:
     except HabitusError as error:
         sys.stderr.write(f"habitus: {error}\n")
         raise SystemExit(error.exit_status) from None
+    except OSError as error:  # a full disk, a folder that may not be written to
+        sys.stderr.write(f"habitus: {error.filename or 'the file system'}: {error.strerror or error}; what was complete before still is.\n")
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
-        sys.stderr.write("habitus: interrupted; a run can be continued with --resume.\n")
+        sys.stderr.write("habitus: interrupted; `habitus run` goes on with --resume.\n")
         raise SystemExit(130) from None

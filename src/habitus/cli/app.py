@@ -156,10 +156,15 @@ def evaluate(
     """Judge profiles by what their users did next, beside plain counts and random vectors."""
     from habitus import pipeline
     from habitus.cli import show
+    from habitus.errors import InputError
     from habitus.profiles import Profiles
     from habitus.recipe import Judge
 
     names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+    if not names:
+        raise InputError("tasks: none is named; separate their names by commas.")
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise InputError(f"json: there is no folder {json_file.absolute().parent} to write {json_file.name} into.")
     sets = {_label(path, profiles): Profiles.open(path) for path in profiles}
     options = _options(engine, bad_rows, rejected, None, "auto", 0, quiet)
     board = pipeline.evaluate(sets, log, judged=Judge(tasks=names, probe=probe), window=window or "14d", options=options)
@@ -197,7 +202,7 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe."
     if name is None:
         show.recipes({one: Recipe.named(one) for one in shipped()})
         return
-    Recipe.named(name)
+    Recipe.named(name)  # raises for what is none
     typer.echo(recipe_text(name) if name in shipped() else Path(name).read_text(encoding="utf-8"))
 
 

@@ -36,6 +36,9 @@ def scoreboard(board: "Scoreboard", facts: Mapping[str, Any]) -> None:
     for line in _setting(board, facts):
         console.print(line)
     console.print()
+    if not board.rows:
+        console.print("No task could be scored.")
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("AUROC", justify="left")
     for task in tasks:
@@ -59,6 +62,11 @@ def _setting(board: "Scoreboard", facts: Mapping[str, Any]) -> list[str]:
             f"They know events before {days[0]} only. A small model per task learnt from what users did from {days[0]} on, and is "
             f"scored on what they did from {days[1]} to {days[2]} (the end not included)."
         )
+    lines += [
+        f"{name} reads each user's newest events; {old:,} of {events:,} events are older and were left out."
+        for name, (events, old) in facts.get("events_left_out", {}).items()
+        if old
+    ]
     lines += [f"{name}: {count:,} of its users are in no other set and were not judged." for name, count in board.left_out.items() if count]
     lines += [f"The task {task} is left out: {reason}." for task, reason in board.skipped.items()]
     lines += [f"The encoder {name} is left out: {reason}." for name, reason in facts.get("members_left_out", {}).items()]

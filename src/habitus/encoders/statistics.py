@@ -79,7 +79,7 @@ class Statistics(Encoder):
         events = timelines.read(slice(None), [EVENT_TYPE] if types else [])
         users, owner = len(timelines), events.owner
         age = (timelines.until - 1 - events.time) // DAY
-        longest = (timelines.until - timelines.origin) / DAY
+        longest = max(timelines.until - timelines.origin, 0) / DAY  # a cut-off before the fit's log began is possible
         since = (timelines.until - events.time) / DAY
         columns = [self._counts(age, owner, users, self.settings.windows), *_first_and_last(since, owner, users, longest)]
         another_day = np.append(True, (age[1:] != age[:-1]) | (owner[1:] != owner[:-1]))

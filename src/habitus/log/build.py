@@ -109,6 +109,11 @@ class _Coder:
             kept = [TIME, TYPE, *(_code(n) for n in self._joined()), *(_value(n) for n in self._numbers())]
             with reading(self.log.source):
                 columns = self.engine.columns(mine.sort(order, nulls_last=True).select(kept))
+            if len(columns[TIME]) != (expected := int(counts[start:stop].sum())):
+                raise LogError(
+                    f"{self.log.source}: {len(columns[TIME]):,} events were read where {expected:,} had been counted: a file changed "
+                    "meanwhile, a property table has a key twice, or two values differ in invisible characters only."
+                )
             yield self._shard(columns)
             start = stop
 
@@ -150,7 +155,8 @@ class _Coder:
         frame = self.counter.events(event)
         for name in described.fields:
             frame = self._with_code(frame, name)
-        frame = frame.with_columns(*(nw.col(name).alias(_raw(name)) for name in described.fields))
+        if described.fields:
+            frame = frame.with_columns(*(nw.col(name).alias(_raw(name)) for name in described.fields))
         for table in described.properties:
             key = self.log.properties[table].key
             if not any(name in self.vocabulary.fields for name in self.log.properties[table].fields):

@@ -6,6 +6,7 @@ head per field, teacher forcing. Sequences are packed, so a vector depends on it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from habitus.log.timelines import ABSENT, END, START
 from habitus.nn.batches import Batch
 from habitus.nn.gru import Layout, PackedGRU
 from habitus.nn.losses import right_guesses, summed_cross_entropy
+from habitus.nn.threads import each, pieces
 from habitus.nn.training import Trainee
 
 
@@ -100,6 +102,13 @@ class SequenceAutoencoder(Trainee):
         A user's sequence stops where the end is likelier, over all columns together, than the likeliest event; with `absences`,
         the event type's column decides alone. At most `max_steps` steps. No step holds a padding, start or end code.
         """
+        count = min(pieces(), stack.shape[1]) if stack.device.type == "cpu" else 1
+        edges = [stack.shape[1] * i // count for i in range(count + 1)]
+        found = each(lambda users: self._rebuild(stack[:, users], max_steps, absences), [slice(*two) for two in pairwise(edges)])
+        owners = [owner + first for (_, owner), first in zip(found, edges, strict=False)]
+        return torch.cat([codes for codes, _ in found], 1), torch.cat(owners)
+
+    def _rebuild(self, stack: Tensor, max_steps: int, absences: Absences | None) -> tuple[Tensor, Tensor]:
         active = torch.arange(stack.shape[1], device=stack.device)
         latent, codes = self.bridge(stack[-1]), self._token(START, len(active))
         hidden = self._first(stack)

@@ -72,4 +72,5 @@ def _pool() -> ThreadPoolExecutor:
 def _settle(threads: int, ready: threading.Barrier) -> None:
     torch.set_num_threads(threads)
     torch.get_num_threads()  # makes the number this thread's own
+    _width.set(1)  # a piece is not cut again
     ready.wait()
