@@ -69,3 +69,20 @@ def test_model_refuses_names_that_lead_outside(tmp_path: Path) -> None:
     (tmp_path / "m" / "manifest.json").write_text(json.dumps(manifest | {"facts": {}, "parts": {}}))
     with pytest.raises(ArtefactError, match="leads outside"):
         Model.open(tmp_path / "m")
+
+
+def test_model_refuses_parts_of_two_models(tmp_path: Path) -> None:
+    """A part left from another fit would give vectors that look like vectors: codes that mean other values."""
+    import shutil
+
+    import habitus
+    from test_pipeline import described, shop
+
+    recipe = Recipe.from_toml('[[encoder]]\nkind = "statistics"\n', source="r")
+    habitus.fit(recipe, described(shop(30)), tmp_path / "one")
+    habitus.fit(recipe, described(shop(30, seed=1)), tmp_path / "two", until="2024-02-01")
+    Model.open(tmp_path / "one")
+    shutil.rmtree(tmp_path / "one" / "vocabulary")
+    shutil.copytree(tmp_path / "two" / "vocabulary", tmp_path / "one" / "vocabulary")
+    with pytest.raises(ArtefactError, match="not the part that this model was made with"):
+        Model.open(tmp_path / "one")

@@ -271,3 +271,95 @@ def test_run_left_behind_debris_is_cleared(tmp_path: Path) -> None:
     (out / "model" / "torn.safetensors").write_bytes(b"x")
     run(replace(recipe(), members=recipe().members[1:]), described(shop(60)), out, window="14d")
     assert not (out / "model" / "torn.safetensors").exists()
+
+
+def test_run_resume_that_fails_leaves_no_model(tmp_path: Path) -> None:
+    """Old encoders under a new vocabulary are no model, and must not open as one."""
+    frames = shop(60)
+    small = replace(recipe(), members=recipe().members[1:])
+    run(small, on_disk(tmp_path / "log", frames), tmp_path / "out", window="14d")
+    frames["buy"].with_columns(sku=pl.col("sku").reverse()).write_parquet(tmp_path / "log" / "buy.parquet")
+
+    class Stop(Exception):
+        pass
+
+    class Killer:
+        def stage(self, title: str, total: int | None, unit: str) -> Any:
+            if title == "building timelines":
+                raise Stop
+            from habitus.progress import SILENT
+
+            return SILENT.stage(title, total, unit)
+
+        def say(self, text: str) -> None:
+            pass
+
+    with pytest.raises(Stop):
+        run(small, habitus.open_log(tmp_path / "log"), tmp_path / "out", window="14d", resume=True, options=Options(progress=Killer()))
+    with pytest.raises(HabitusError, match="no complete model"):
+        habitus.Model.open(tmp_path / "out" / "model")
+    again = run(small, habitus.open_log(tmp_path / "log"), tmp_path / "out", window="14d", resume=True)
+    straight = run(small, habitus.open_log(tmp_path / "log"), window="14d")
+    assert again.profiles.matrix.tobytes() == straight.profiles.matrix.tobytes()
+
+
+def test_overwrite_replaces_its_own_kind_only(tmp_path: Path) -> None:
+    """A model typed where profiles were meant must not be lost to --overwrite."""
+    log = described(shop(30))
+    model = habitus.fit(replace(recipe(), members=recipe().members[1:]), log, tmp_path / "model")
+    with pytest.raises(OutputExistsError, match="holds no profiles but other work"):
+        habitus.encode(model, log, tmp_path / "model", overwrite=True)
+    habitus.Model.open(tmp_path / "model")
+
+
+def test_run_counts_what_max_length_leaves_out(tmp_path: Path) -> None:
+    """Long histories are cut; how much of them is counted, or people think that all of it was read."""
+    facts = run(recipe(), described(shop(60)), window="14d").facts
+    events, old = facts["events_left_out"]["gru"]
+    frames = shop(60)["buy"].filter(pl.col("at") < pl.datetime(2024, 4, 2))
+    lengths = frames.group_by("user").len()["len"]
+    assert (events, old) == (len(frames), int((lengths - 14).clip(0).sum()))
+    assert facts["events_left_out"]["statistics"] == [len(frames), 0]
+
+
+def test_run_events_without_fields(tmp_path: Path) -> None:
+    """A log of bare visits (who, when) is a log."""
+    frames = {"visit": shop(60)["buy"].select("user", "at")}
+    log = EventLog.from_frames(frames, user="user", time="at", roles={"target": "visit"})
+    result = run(replace(recipe(), members=recipe().members[1:]), log, window="14d")
+    assert set(result.facts["tasks_left_out"]) == {"propensity_category", "propensity_sku"}
+    assert result.scoreboard.row("profile", "churn").score > 0.9
+
+
+@pytest.mark.parametrize("users", [[11, 22], (11, 22), np.array([22, 11]), np.array([11, 22], object), pl.Series([11, 22])])
+def test_users_however_they_are_handed_in(users: Any) -> None:
+    """Ids come from pandas, Polars, NumPy and lists; they mean the same."""
+    log = described(shop(30))
+    model = habitus.fit(replace(recipe(), members=recipe().members[1:]), log)
+    profiles = habitus.encode(model, log, options=Options(users=users))
+    assert profiles.users.tolist() == [11, 22]
+    assert profiles.known.all()
+    assert profiles.to_numpy(users).shape == (2, profiles.dim)
+
+
+def test_options_are_checked_at_the_door() -> None:
+    """A typo in bad_rows must not mean "skip"."""
+    with pytest.raises(HabitusError, match="'drop' is none of stop, skip"):
+        Options(bad_rows="drop")  # type: ignore[arg-type]
+
+
+def test_until_as_date_and_text() -> None:
+    """A cut-off is a moment, however it is written; one before the log's start is refused."""
+    import datetime as dt
+
+    log = described(shop(30))
+    small = replace(recipe(), members=recipe().members[1:])
+    untils = [
+        "2024-03-01",
+        dt.date(2024, 3, 1),
+        dt.datetime(2024, 3, 1),
+        dt.datetime(2024, 3, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1))),
+    ]
+    assert len({habitus.fit(small, log, until=until).until for until in untils}) == 1
+    with pytest.raises(LogError, match="no event before the cut-off"):
+        habitus.fit(small, log, until=dt.date(1999, 1, 1))
