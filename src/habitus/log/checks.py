@@ -4,7 +4,7 @@
 """
 
 import time as clock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -14,9 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import LogError
+from habitus.log.counting import Counter, N
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, Frame, reading
-from habitus.log.tables import ROW, TEXT, TIME, USER, event_table, field_types, property_table, reading_table, usable
+from habitus.log.tables import (
+    ROW,
+    TEXT,
+    TIME,
+    USER,
+    check_files,
+    event_table,
+    field_types,
+    property_table,
+    reading_table,
+    usable,
+)
+from habitus.log.times import written
+from habitus.log.vocabulary import parse_codes
 
 Array = NDArray[Any]
 
@@ -68,7 +82,9 @@ class Inspection:
 
 
 def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
-    """Count the rows of one event table that can and cannot be used. Raises LogError if the table cannot be read."""
+    """Count the rows of one event table that can and cannot be used. Raises LogError if the table cannot be read, or one of its
+    CSV files is ragged."""
+    check_files(log, event)
     frame = event_table(log, event, engine, numbered=True)
     no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
     good = frame.filter(~no_user, ~no_time).select(nw.col(TIME).min().alias("first"), nw.col(TIME).max().alias("last"))
@@ -87,7 +103,8 @@ def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engin
     findings = []
     place = f"table {event!r}"
     if not found.rows:
-        findings.append(Finding("warning", place, "is empty."))
+        wanted = " and ".join(f"{column} = {value!r}" for column, value in log.events[event].where.items())
+        findings.append(Finding("warning", place, f"no row has {wanted}, as `where` asks." if wanted else "is empty."))
     for count, reason, bad in (
         (found.no_user, "have no user", nw.col(USER).is_null()),
         (found.no_time, "have no time", nw.col(TEXT).is_null()),
@@ -127,9 +144,11 @@ def inspect(log: EventLog, engine: Engine, now: int | None = None) -> Inspection
 
 
 def property_findings(log: EventLog, table: str, engine: Engine) -> list[Finding]:
-    """What is wrong with a property table: a key that is there twice is an error, for rows would multiply."""
+    """What is wrong with a property table: a key that is there twice is an error, for rows would multiply. Raises LogError as
+    `survey` does."""
+    check_files(log, table)
     key = log.properties[table].key
-    repeated = property_table(log, table, engine).group_by(key).agg(nw.len().alias("n")).filter(nw.col("n") > 1)
+    repeated = property_table(log, table, engine).group_by(key).agg(nw.len().alias(N)).filter(nw.col(N) > 1)
     with reading_table(log, table):
         found = engine.columns(repeated.sort(key))
     if not len(found[key]):
@@ -162,12 +181,14 @@ def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result:
     result.findings += survey_findings(log, event, found, engine)
     place, frame = f"table {event!r}", usable(event_table(log, event, engine))
     with reading_table(log, event):
-        late = int(engine.columns(frame.filter(nw.col(TIME) > now).select(nw.len().alias("n")))["n"][0])
+        late = int(engine.columns(frame.filter(nw.col(TIME) > now).select(nw.len().alias(N)))[N][0])
         names = [USER, TIME, *log.events[event].fields]
-        repeated = frame.group_by(names).agg(nw.len().alias("n")).filter(nw.col("n") > 1).select((nw.col("n") - 1).sum().alias("n"))
-        twice = int(engine.columns(repeated)["n"][0] or 0)
+        repeated = frame.group_by(names).agg(nw.len().alias(N)).filter(nw.col(N) > 1).select((nw.col(N) - 1).sum().alias(N))
+        twice = int(engine.columns(repeated)[N][0] or 0)
     if late:
-        text = f"{late:,} rows lie in the future, the last at {_date(found.last or 0)}; windows count back from the last event: mend them."
+        text = (
+            f"{late:,} rows lie in the future, the last at {written(found.last or 0)}; windows count back from the last event: mend them."
+        )
         result.findings.append(Finding("warning", place, text, late))
     if twice:
         text = f"{twice:,} rows repeat another row in user, time and every field; they are kept and counted as events."
@@ -181,15 +202,13 @@ def _look_at_join(log: EventLog, event: str, table: str, frame: Frame, engine: E
     field_types(log, engine)  # keys of two types would raise in the join, less clearly
     alone = frame.filter(~nw.col(key).is_null()).join(property_table(log, table, engine), on=key, how="anti")
     with reading(f"table {event!r} joined with {table!r}"):
-        count = int(engine.columns(alone.select(nw.len().alias("n")))["n"][0])
+        count = int(engine.columns(alone.select(nw.len().alias(N)))[N][0])
     if count:
         text = f"{count:,} rows have a {key} that {table!r} does not know; they are kept, and its fields are absent there."
         result.findings.append(Finding("warning", f"table {event!r}", text, count))
 
 
 def _look_across(log: EventLog, engine: Engine, result: Inspection) -> None:
-    from habitus.log.counting import Counter
-
     if not any(found.kept for found in result.tables.values()):
         result.findings.append(Finding("error", log.source, "no table has a row that can be used."))
         return
@@ -201,16 +220,38 @@ def _look_across(log: EventLog, engine: Engine, result: Inspection) -> None:
         "p90": float(np.quantile(counts, 0.9)), "max": float(counts.max()),
     }  # fmt: skip
     for name in log.field_names:
-        result.distinct[name] = len(counter.counted(name)[0])
-    result.findings += _role_findings(log)
+        _attempt(result, partial(_look_at_field, log, name, counter, result))
+    result.findings += _role_findings(log, result.tables)
 
 
-def _role_findings(log: EventLog) -> Iterator[Finding]:
-    if log.roles.target is None:
+def _look_at_field(log: EventLog, name: str, counter: Counter, result: Inspection) -> None:
+    values, counts = counter.counted(name)
+    result.distinct[name] = len(values)
+    if log.spec(name).kind != "codes" or not len(values):
+        return
+    lengths = np.bincount(parse_codes(name, values)[1], weights=counts)
+    common, others = int(np.argmax(lengths)), int(lengths.sum() - lengths.max())
+    if others:
+        text = (
+            f"{others:,} values have another number of codes than the commonest, {common}; longer ones lose their end, and in "
+            "shorter ones the end is absent."
+        )
+        result.findings.append(Finding("warning", f"field {name!r}", text, others))
+
+
+def _role_findings(log: EventLog, tables: Mapping[str, TableSurvey]) -> Iterator[Finding]:
+    target = log.roles.target
+    if target is None:
         yield Finding("error", "roles", f"no target event; a run judges by one: target = one of {', '.join(log.events)}.")
+    elif target in tables and not tables[target].kept:
+        text = "is the target event, and has no row that can be used; a run judges by what comes after its last one."
+        yield Finding("error", f"table {target!r}", text)
     for role, task in (("item", "propensity_sku"), ("category", "propensity_category")):
-        if getattr(log.roles, role) is None:
+        name = getattr(log.roles, role)
+        if name is None:
             yield Finding("note", "roles", f"no {role} named; the task {task} will be left out.")
+        elif target is not None and name not in log.fields_of(target):
+            yield Finding("note", "roles", f"the target event {target!r} has no field {name!r}; the task {task} will be left out.")
 
 
 def _examples(log: EventLog, event: str, bad: nw.Expr, engine: Engine) -> list[str]:
@@ -231,7 +272,3 @@ def _file(log: EventLog, event: str) -> str:
         return ""
     files = log.files(event)
     return f"{files[0].name}, " if len(files) == 1 else f"{files[0].parent.name}/ (files in order of name), "
-
-
-def _date(time: int) -> str:
-    return str(np.datetime64(time, "us"))[:16].replace("T", " ")

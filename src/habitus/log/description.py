@@ -2,7 +2,7 @@
 
 import glob
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -186,10 +186,12 @@ class EventLog(_Strict):
         if described.path is None:
             raise LogError(f'{self._source}: table {table!r} has neither a path nor a frame; give it `path = "…"`.')
         path = self._base / described.path
-        if path.is_dir():
+        if path.is_file():  # as it is, whatever signs of a pattern are in its name
+            found = [path]
+        elif path.is_dir():
             found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
         else:
-            found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            found = sorted(self._base / name for name in glob.glob(described.path, root_dir=self._base, recursive=True))
         if not found:
             raise LogError(f"table {table!r}: no such file: {path}; correct `path` in {self._source}.")
         kinds = {file.suffix for file in found}
@@ -202,11 +204,22 @@ class EventLog(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        both = [name for name in self.events if name in self.properties]
+        _require(not both, "properties", f"{', '.join(both)}: also the name of an event; give each table a name of its own")
         for name, event in self.events.items():
             self._check_event(name, event)
+        for name, table in self.properties.items():
+            _require_once(f"properties.{name}.fields", (table.key, *table.fields))
+            for field in table.columns:
+                where = f"properties.{name}.columns.{field}"
+                _require(field in (table.key, *table.fields), where, "neither the table's `key` nor one of its `fields`")
         known = {*self.field_names, *(name for table in self.properties.values() for name in table.fields)}
         reserved = {EVENT_TYPE, *TIME_FIELDS} & known
         _require(not reserved, "fields", f"{', '.join(sorted(reserved))}: computed by Habitus; map the column to another name")
+        odd = [name for name in known if not name or name == "*" or (name.startswith("^") and name.endswith("$"))]
+        _require(not odd, "fields", f"{', '.join(map(repr, odd))}: no name for a field, for it would stand for several; use `columns`")
+        folded = _alike(known)
+        _require(not folded, "fields", f"{' and '.join(folded)} differ in upper and lower case only; use `columns` to name one otherwise")
         hidden = [name for name in known if name.startswith("_")]
         _require(not hidden, "fields", f"{', '.join(hidden)}: names that begin with _ are kept for Habitus; use `columns`")
         for name in self.fields:
@@ -220,6 +233,8 @@ class EventLog(_Strict):
 
     def _check_event(self, name: str, event: EventTable) -> None:
         owned = {field: name for field in self.own_fields}
+        _require_once(f"events.{name}.fields", event.fields)
+        _require_once(f"events.{name}.properties", event.properties)
         for field in event.columns:
             _require(field in event.fields, f"events.{name}.columns.{field}", "not one of the table's `fields`", event.fields)
         for table in event.properties:
@@ -242,6 +257,19 @@ def explain(error: ValidationError) -> str:
     received = "" if first["type"] in ("extra_forbidden", "missing", "value_error") else f", received {first['input']!r}"
     others = f" ({len(more)} more after this one.)" if more else ""
     return f"{where + ': ' if where else ''}{message}{received}.{others}"
+
+
+def _alike(names: Iterable[str]) -> list[str]:
+    """The first names that differ in upper and lower case only: DuckDB does not tell them apart."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(name.lower(), []).append(name)
+    return next((group for group in groups.values() if len(group) > 1), [])
+
+
+def _require_once(where: str, names: Sequence[str]) -> None:
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    _require(not twice, where, f"{', '.join(map(repr, twice))}: there more than once; name it once")
 
 
 def _require(holds: bool, where: str, what: str, known: Any = None) -> None:

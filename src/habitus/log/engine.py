@@ -3,23 +3,23 @@
 An engine reads files, takes frames in, and gives NumPy arrays out. It knows nothing of users, fields or codes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import LogError, MissingExtraError
+from habitus.log import files as parts
+from habitus.log.times import MAX_TIME, parse_times, sql_time
 
 Array = NDArray[Any]
 Frame = nw.LazyFrame[Any]
 ENGINES = ("polars", "duckdb")
-
-# The one grammar of time strings, for every engine: ISO 8601 dates and date-times, to the minute at least, offset optional.
-_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?(Z|z|[+-]\d{2}:?\d{2})?)?$"
+T = TypeVar("T")
 
 
 class Engine(Protocol):
@@ -27,14 +27,30 @@ class Engine(Protocol):
 
     name: str
 
-    def scan(self, files: Sequence[Path]) -> Frame:
-        """A lazy frame over Parquet or CSV files of one kind."""
+    def remembered(self, of: Any, what: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made once for the object `of` and kept as long as the engine lives."""
+
+    def scan(self, files: Sequence[Path], columns: Sequence[str] | None = None) -> Frame:
+        """A lazy frame over Parquet or CSV files of one kind: all their columns, or where the files differ only `columns`.
+
+        Empty text in a CSV file is null, and a row without any value is none. Raises LogError if the files do not fit together.
+        """
 
     def adopt(self, frame: Any) -> Frame:
         """A lazy frame of this engine over a frame in memory of any library (or columns as a dictionary of arrays)."""
 
+    def picked(self, frame: Frame, columns: Sequence[str]) -> Frame:
+        """These columns alone, named c0, c1, …; text, whatever its storage, as strings, and so columns without a type."""
+
     def with_epoch(self, frame: Frame, source: str, target: str) -> Frame:
-        """Add `target`: microseconds UTC since 1970 of a column of dates, timestamps or ISO strings; null where unreadable."""
+        """Add `target`: microseconds UTC since 1970 of a column of dates, timestamps or ISO strings; null where unreadable or
+        further than MAX_TIME from 1970."""
+
+    def with_whole(self, frame: Frame, source: str, target: str) -> Frame:
+        """Add `target`: int64 of a column of numbers; null where it is no whole number, or beyond 64 bits."""
+
+    def with_text(self, frame: Frame, source: str, target: str) -> Frame:
+        """Add `target`: whole numbers, decimals, booleans, dates and timestamps (UTC, to the microsecond) as text."""
 
     def numbered(self, frame: Frame, target: str) -> Frame:
         """Add `target`: the row's number in the table, from 0."""
@@ -60,7 +76,9 @@ def reading(what: str) -> Iterator[None]:
     """Turn whatever an engine raises while it reads into a LogError that says what was being read."""
     import polars.exceptions
 
-    errors: tuple[type[BaseException], ...] = (polars.exceptions.PolarsError, OSError, ValueError, TypeError)
+    errors: tuple[type[BaseException], ...] = (
+        polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError, TypeError, OverflowError,
+    )  # fmt: skip
     try:
         import duckdb
 
@@ -76,30 +94,103 @@ def reading(what: str) -> Iterator[None]:
         raise LogError(f"{what}: cannot be read: {reason[:400]}") from None
 
 
-class _Polars:
+class _Memory:
+    """What was found or made once; the objects it belongs to are kept too, so that no other takes their identity."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def remembered(self, of: Any, what: tuple[Any, ...], make: Callable[[], T]) -> T:
+        key = (id(of), *what)
+        if key not in self._kept:
+            self._kept[key] = (of, make())
+        return cast(T, self._kept[key][1])
+
+    def scan(self, files: Sequence[Path], columns: Sequence[str] | None = None) -> Frame:
+        """See Engine; opened once per state of the files, since a CSV file is read to find its types."""
+        state = tuple((str(file), (found := file.stat()).st_mtime_ns, found.st_size) for file in files)
+        return self.remembered(None, (state, columns and tuple(columns)), lambda: self._scan(files, columns))
+
+    def adopt(self, frame: Any) -> Frame:
+        """See Engine; a frame is taken in once, columns in a dictionary every time."""
+        if isinstance(frame, Mapping):
+            return self._adopt(frame)
+        return self.remembered(frame, ("adopted",), lambda: self._adopt(frame))
+
+    def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
+        raise NotImplementedError
+
+    def _adopt(self, frame: Any) -> Frame:
+        raise NotImplementedError
+
+
+class _Polars(_Memory):
     name = "polars"
 
-    def scan(self, files: Sequence[Path]) -> Frame:
+    def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
         import polars as pl
 
         if files[0].suffix == ".parquet":
-            return _lazy(pl.scan_parquet(list(files)))
-        return _lazy(pl.scan_csv(list(files), infer_schema_length=None))
+            if parts.parquet_alike(files, columns):
+                return _lazy(pl.scan_parquet(list(files), glob=False, hive_partitioning=False))
+            scans = [pl.scan_parquet(file, glob=False, hive_partitioning=False) for file in files]
+            return _lazy(pl.concat([_chosen(scan, columns or list(scan.collect_schema())) for scan in scans]))
+        headers, types = parts.csv_types(files, columns)
+        if len({tuple(header) for header in headers.values()}) == 1:
+            header = headers[files[0]]
+            return _lazy(_filled(parts.scan_csv(files, {name: types.get(name, pl.String) for name in header})))
+        scans = [parts.scan_csv([file], {name: types.get(name, pl.String) for name in header}) for file, header in headers.items()]
+        return _lazy(pl.concat([_chosen(_filled(scan), list(types)) for scan in scans]))
 
-    def adopt(self, frame: Any) -> Frame:
+    def _adopt(self, frame: Any) -> Frame:
         import polars as pl
 
-        if isinstance(frame, pl.LazyFrame):
-            return _lazy(frame)
+        if isinstance(frame, pl.LazyFrame | pl.DataFrame):
+            return _lazy(frame.lazy())
         return _lazy(pl.DataFrame(_arrow(frame)).lazy())
+
+    def picked(self, frame: Frame, columns: Sequence[str]) -> Frame:
+        import polars as pl
+
+        schema = nw.to_native(frame).collect_schema()
+        names = schema.names()
+        found = []
+        for number, column in enumerate(columns):
+            value = pl.nth(names.index(column))  # by place: a name such as "*" would mean something else
+            if schema[column] in (pl.Categorical, pl.Enum, pl.Null):
+                value = value.cast(pl.String)
+            found.append(value.alias(f"c{number}"))
+        return _lazy(nw.to_native(frame).select(found))
 
     def with_epoch(self, frame: Frame, source: str, target: str) -> Frame:
         import polars as pl
 
-        column = pl.col(source)
-        if frame.collect_schema()[source] == nw.String:
-            column = column.map_batches(_parse_times, return_dtype=pl.Datetime("us"), is_elementwise=True)
-        return _lazy(nw.to_native(frame).with_columns(column.cast(pl.Datetime("us")).dt.epoch("us").alias(target)))
+        native = nw.to_native(frame)
+        dtype, column = native.collect_schema()[source], pl.col(source)
+        if dtype == pl.String:
+            column = column.map_batches(parse_times, return_dtype=pl.Datetime("us"), is_elementwise=True)
+        scale = _DAY if dtype == pl.Date else 1000 if _unit(dtype) == "ms" else 1
+        raw = column.to_physical().cast(pl.Int64)
+        raw = raw // 1000 if _unit(dtype) == "ns" else raw
+        bound = MAX_TIME // scale
+        return _lazy(native.with_columns(pl.when(raw.is_between(-bound, bound, closed="none")).then(raw * scale).alias(target)))
+
+    def with_whole(self, frame: Frame, source: str, target: str) -> Frame:
+        import polars as pl
+
+        value = pl.col(source)
+        if nw.to_native(frame).collect_schema()[source].is_float():
+            value = pl.when(value.is_finite() & (value == value.floor())).then(value)
+        return _lazy(nw.to_native(frame).with_columns(value.cast(pl.Int64, strict=False).alias(target)))
+
+    def with_text(self, frame: Frame, source: str, target: str) -> Frame:
+        import polars as pl
+
+        dtype, value = nw.to_native(frame).collect_schema()[source], pl.col(source)
+        if dtype == pl.Datetime:
+            value = value.dt.cast_time_unit("us").dt.replace_time_zone(None) if _naive(dtype) else value.dt.convert_time_zone("UTC")
+            value = value.dt.strftime("%Y-%m-%d %H:%M:%S%.6f")
+        return _lazy(nw.to_native(frame).with_columns(value.cast(pl.String).alias(target)))
 
     def numbered(self, frame: Frame, target: str) -> Frame:
         return _lazy(nw.to_native(frame).with_row_index(target))
@@ -115,39 +206,82 @@ class _Polars:
         return _numpy(native.to_arrow())
 
 
-class _DuckDB:
+class _DuckDB(_Memory):
     name = "duckdb"
 
     def __init__(self) -> None:
+        super().__init__()
         try:
             import duckdb
         except ImportError:
             raise MissingExtraError("engine duckdb: DuckDB is not installed; `pip install 'habitus[duckdb]'`.") from None
         # A connection of our own, so that the caller's settings are neither used nor changed.
         self._connection = duckdb.connect()
+        self._connection.execute("SET TimeZone = 'UTC'")
 
-    def scan(self, files: Sequence[Path]) -> Frame:
-        names = [str(file) for file in files]
+    def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
         if files[0].suffix == ".parquet":
-            return _lazy(self._connection.read_parquet(names))
-        # Polars infers the types, so that a CSV file means the same to both engines.
-        types = {name: _SQL_TYPES.get(str(dtype), "VARCHAR") for name, dtype in _Polars().scan(files).collect_schema().items()}
-        return _lazy(self._connection.read_csv(cast(Any, names), header=True, dtype=types))
+            alike = parts.parquet_alike(files, columns)
+            names = [_unglobbed(file) for file in files]
+            return _lazy(self._connection.read_parquet(names, union_by_name=not alike, hive_partitioning=False))
+        headers, types = parts.csv_types(files, columns)
+        if len({tuple(header) for header in headers.values()}) == 1:
+            return _lazy(self._csv(files, headers[files[0]], types))
+        found = [self._csv([file], header, types).project(_listed(types)) for file, header in headers.items()]
+        whole = found[0]
+        for part in found[1:]:
+            whole = whole.union(part)
+        return _lazy(whole)
 
-    def adopt(self, frame: Any) -> Frame:
+    def _csv(self, files: Sequence[Path], header: Sequence[str], types: parts.Types) -> Any:
+        sql = {name: _SQL_TYPES.get(str(types.get(name, "String")), "VARCHAR") for name in header}
+        columns = ", ".join(f"{_literal(name)}: {_literal(kind)}" for name, kind in sql.items())
+        names = ", ".join(_literal(_unglobbed(file)) for file in files)
+        options = "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', allow_quoted_nulls = true"
+        some = " OR ".join(f"{_quoted(name)} IS NOT NULL" for name in header)
+        # The limit on a line's length is DuckDB's own guard against the wrong separator; Polars has none.
+        return self._connection.sql(
+            f"SELECT * FROM read_csv([{names}], {options}, max_line_size = 100000000, columns = {{{columns}}}) WHERE {some}"
+        )
+
+    def _adopt(self, frame: Any) -> Frame:
         return _lazy(self._connection.from_arrow(_arrow(frame)))
 
+    def picked(self, frame: Frame, columns: Sequence[str]) -> Frame:
+        native = nw.to_native(frame)
+        types = dict(zip(native.columns, map(str, native.types), strict=True))
+        texts = [name for name, kind in types.items() if kind.startswith("ENUM") or kind in ('"NULL"', "NULL", "UUID")]
+        found = [f"CAST({_quoted(name)} AS VARCHAR)" if name in texts else _quoted(name) for name in columns]
+        return _lazy(native.project(", ".join(f"{value} AS c{number}" for number, value in enumerate(found))))
+
     def with_epoch(self, frame: Frame, source: str, target: str) -> Frame:
-        name = _quoted(source)
-        value = f"epoch_us({name})"
-        if frame.collect_schema()[source] == nw.Date:
-            value = f"epoch_us(CAST({name} AS TIMESTAMP))"
-        elif frame.collect_schema()[source] == nw.String:
-            value = _SQL_ISO_TIME.format(text=f"replace(trim({name}), ',', '.')")
-        return _lazy(nw.to_native(frame).project(f'*, {value} AS "{target}"'))
+        name, kind = _quoted(source), _kind(frame, source)
+        if kind == "VARCHAR":
+            micros = sql_time(name)
+        elif kind == "TIMESTAMP_NS":
+            micros = f"CASE WHEN epoch_ns({name}) >= 0 THEN epoch_ns({name}) // 1000 ELSE (epoch_ns({name}) - 999) // 1000 END"
+        elif kind == "TIMESTAMP WITH TIME ZONE":
+            micros = f"CASE WHEN isfinite({name}) THEN epoch_us({name}) END"
+        else:
+            time = f"TRY_CAST({name} AS TIMESTAMP)"
+            micros = f"CASE WHEN isfinite({time}) THEN epoch_us({time}) END"
+        near = f"CASE WHEN ({micros}) > -{MAX_TIME} AND ({micros}) < {MAX_TIME} THEN {micros} END"
+        return _lazy(nw.to_native(frame).project(f"*, {near} AS {_quoted(target)}"))
+
+    def with_whole(self, frame: Frame, source: str, target: str) -> Frame:
+        value = f"TRY_CAST({_quoted(source)} AS BIGINT)"
+        if _kind(frame, source) in ("DOUBLE", "FLOAT"):
+            value = f"CASE WHEN isfinite({_quoted(source)}) AND {_quoted(source)} = floor({_quoted(source)}) THEN {value} END"
+        return _lazy(nw.to_native(frame).project(f"*, {value} AS {_quoted(target)}"))
+
+    def with_text(self, frame: Frame, source: str, target: str) -> Frame:
+        value = _quoted(source)
+        if _kind(frame, source).startswith("TIMESTAMP"):
+            value = f"strftime(CAST({value} AS TIMESTAMP), '%Y-%m-%d %H:%M:%S.%f')"
+        return _lazy(nw.to_native(frame).project(f"*, CAST({value} AS VARCHAR) AS {_quoted(target)}"))
 
     def numbered(self, frame: Frame, target: str) -> Frame:
-        return _lazy(nw.to_native(frame).project(f'row_number() OVER () - 1 AS "{target}", *'))
+        return _lazy(nw.to_native(frame).project(f"row_number() OVER () - 1 AS {_quoted(target)}, *"))
 
     def spelled(self, frame: Frame, column: str) -> Frame:
         name = _quoted(column)
@@ -158,36 +292,97 @@ class _DuckDB:
         return _numpy(frame.collect("pyarrow").to_native())
 
 
+_DAY = 86_400_000_000
 _SQL_TYPES = {"Int64": "BIGINT", "Float64": "DOUBLE", "Boolean": "BOOLEAN", "String": "VARCHAR", "Int128": "HUGEINT"}
-
-
-# A cast to TIMESTAMP passes over the offset, so it is taken off the text and off the time.
-_SQL_ISO_TIME = (
-    "CASE WHEN regexp_matches({text}, '"
-    + _ISO.replace("{", "{{").replace("}", "}}")
-    + "') THEN epoch_us(TRY_CAST(regexp_replace({text}, '(Z|z|[+-]\\d{{2}}:?\\d{{2}})$', '') AS TIMESTAMP))"
-    " - 60000000 * coalesce(TRY_CAST(regexp_extract({text}, ':.*([+-])\\d{{2}}:?\\d{{2}}$', 1) || '1' AS BIGINT), 0)"
-    " * coalesce(TRY_CAST(regexp_extract({text}, ':.*[+-](\\d{{2}}):?\\d{{2}}$', 1) AS BIGINT) * 60"
-    " + TRY_CAST(regexp_extract({text}, ':.*[+-]\\d{{2}}:?(\\d{{2}})$', 1) AS BIGINT), 0) END"
-)
 
 
 def _lazy(native: Any) -> Frame:
     return cast(Frame, nw.from_native(native))
 
 
+def _unit(dtype: Any) -> str | None:
+    return getattr(dtype, "time_unit", None)
+
+
+def _naive(dtype: Any) -> bool:
+    return getattr(dtype, "time_zone", None) is None
+
+
+def _chosen(scan: Any, columns: Sequence[str]) -> Any:
+    """Columns of a Polars scan by place; those that it lacks are left out, and missed later."""
+    import polars as pl
+
+    names = scan.collect_schema().names()
+    return scan.select([pl.nth(names.index(name)) for name in columns if name in names])
+
+
+def _filled(scan: Any) -> Any:
+    """A Polars scan with empty text as null, and without the rows that hold nothing."""
+    import polars as pl
+
+    texts = pl.col(pl.String)
+    if pl.String in scan.collect_schema().values():
+        scan = scan.with_columns(pl.when(texts != "").then(texts))
+    return scan.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def _kind(frame: Frame, column: str) -> str:
+    """The DuckDB type of a column, in words."""
+    native = nw.to_native(frame)
+    return str(native.types[native.columns.index(column)])
+
+
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(_quoted(name) for name in names)
+
+
+def _unglobbed(file: Path) -> str:
+    """A path that DuckDB takes as it is: it has no other way to switch patterns off."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(file))
+
+
 def _arrow(frame: Any) -> Any:
-    """Any frame, or columns in a dictionary, as one pyarrow table."""
+    """Any frame, or columns in a dictionary, as one pyarrow table; timestamps in microseconds UTC, dictionaries spelled out."""
     import pyarrow as pa
 
     if isinstance(frame, Mapping):
         return pa.table({name: pa.array(column) for name, column in frame.items()})
     known: Any = nw.from_native(frame)
-    return known.collect("pyarrow").to_native() if isinstance(known, nw.LazyFrame) else known.to_arrow()
+    table = known.collect("pyarrow").to_native() if isinstance(known, nw.LazyFrame) else known.to_arrow()
+    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        plain = _plain(column)
+        if plain is not column:
+            table = table.set_column(place, name, plain)
+    return table
+
+
+def _plain(column: Any) -> Any:
+    """An Arrow column without dictionaries, its timestamps in microseconds UTC; those that do not fit are moved to MAX_TIME, where
+    `with_epoch` finds them unreadable."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        return _plain(column.cast(column.type.value_type))
+    if not (pa.types.is_timestamp(column.type) or pa.types.is_date64(column.type)):
+        return column
+    unit = "ms" if pa.types.is_date64(column.type) else column.type.unit
+    raw = column.cast(pa.int64())
+    if unit == "ns":
+        raw = pc.divide(pc.if_else(pc.less(raw, 0), pc.subtract(raw, 999), raw), 1000)
+    else:
+        factor = {"s": 1_000_000, "ms": 1000, "us": 1}[unit]
+        bound = MAX_TIME // factor
+        raw = pc.multiply(pc.max_element_wise(pc.min_element_wise(raw, bound, skip_nulls=False), -bound, skip_nulls=False), factor)
+    return raw.cast(pa.timestamp("us"))
 
 
 def _numpy(table: Any) -> dict[str, Array]:
@@ -201,35 +396,3 @@ def _numpy(table: Any) -> dict[str, Array]:
         else:
             columns[name] = column.to_numpy()
     return columns
-
-
-def _parse_times(texts: Any) -> Any:
-    """Times of a Polars series of strings, null where the text is none of the grammar. The usual form goes first, on all rows;
-    only what it leaves is looked at closely."""
-    import polars as pl
-
-    usual = texts.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
-    usual = usual.zip_with(
-        texts.str.len_bytes() == 19, pl.Series([None], dtype=usual.dtype).extend_constant(None, max(len(texts) - 1, 0))[: len(texts)]
-    )
-    rest = usual.is_null() & texts.is_not_null()
-    if not rest.any():
-        return usual
-    left = pl.DataFrame({"row": rest.arg_true(), "text": texts.filter(rest).str.strip_chars().str.replace(",", ".", literal=True)})
-    parts = (
-        left.lazy()
-        .filter(pl.col("text").str.contains(_ISO))
-        .with_columns(
-            pl.col("text").str.slice(0, 10).alias("date"),
-            pl.col("text").str.slice(11).str.extract(r"^(\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)").alias("clock"),
-            pl.col("text").str.slice(11).str.extract(r"(Z|z|[+-]\d{2}:?\d{2})$").str.replace(":", "", literal=True).alias("offset"),
-        )
-    )
-    clock = pl.col("clock").fill_null("00:00")
-    clock = pl.when(clock.str.len_bytes() == 5).then(clock + ":00").otherwise(clock)
-    local = (pl.col("date") + " " + clock).str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
-    shift = pl.col("offset").str.to_uppercase().replace("Z", "+0000")
-    minutes = shift.str.slice(1, 2).cast(pl.Int64) * 60 + shift.str.slice(3, 2).cast(pl.Int64)
-    signed = pl.when(shift.str.starts_with("-")).then(-minutes).otherwise(minutes).fill_null(0)
-    parsed = parts.select("row", (local - pl.duration(minutes=signed)).alias("time")).collect()
-    return usual.scatter(parsed["row"], parsed["time"])

@@ -4,7 +4,6 @@ from datetime import UTC, date, datetime, timedelta
 
 from habitus.errors import LogError
 
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -1,5 +1,6 @@
 """The rows that a run could not use, written out so that people can mend them."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,38 @@ from habitus.log.engine import Engine
 from habitus.log.tables import ROW, TEXT, TIME, USER
 
 
+def check_refused_file(file: Path) -> None:
+    """Raise LogError if rows cannot be written to this file: another kind than .parquet or .csv, there already, or no folder to
+    lie in."""
+    if file.suffix not in (".parquet", ".csv"):
+        raise LogError(f"{file}: rejected rows are written as .parquet or .csv; name such a file.")
+    if file.exists() or file.is_symlink():
+        what = "is a folder" if file.is_dir() else "is there already, and is not overwritten"
+        raise LogError(f"{file} {what}; name a new file for rejected rows.")
+    if not file.absolute().parent.is_dir():
+        raise LogError(f"{file}: there is no folder {file.parent} for rejected rows; make it, or name another.")
+
+
 def write_refused(log: EventLog, engine: Engine, file: Path) -> int:
     """Write every row that cannot be used to a .parquet or .csv file: table, row (from 1), reason, user, time as written, fields.
 
-    Returns how many there are; the file is written even if there is none. Raises LogError for another kind of file.
+    Returns how many there are; the file is written even if there is none, and appears when it is whole. Raises LogError as
+    `check_refused_file` does, or if it cannot be written.
     """
     import polars as pl
 
-    if file.suffix not in (".parquet", ".csv"):
-        raise LogError(f"{file}: rejected rows are written as .parquet or .csv; name such a file.")
+    check_refused_file(file)
     frames = [_frame(log, event, refused_rows(log, event, engine)) for event in log.events]
     frame = pl.concat(frames, how="diagonal")
-    frame.write_parquet(file) if file.suffix == ".parquet" else frame.write_csv(file)
+    part = file.with_name(f".{file.name}.part")
+    try:
+        frame.write_parquet(part) if file.suffix == ".parquet" else frame.write_csv(part)
+        part.replace(file)
+    except OSError as error:
+        raise LogError(f"{file}: rejected rows cannot be written ({error.strerror or error}); name another file.") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return len(frame)
 
 

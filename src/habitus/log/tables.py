@@ -5,10 +5,9 @@ the described fields under their own names: whole numbers or strings for categor
 code vectors.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import narwhals as nw
@@ -16,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import LogError
+from habitus.log import columns as read
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, Frame, reading
+from habitus.log.files import csv_trouble
 
 Array = NDArray[Any]
 
 USER, TIME, ROW, TEXT = "_user", "_time", "_row", "_text"
-_FACTORS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 @contextmanager
 def reading_table(log: EventLog, table: str) -> Iterator[None]:
-    """Turn what goes wrong while a table is read into a LogError that names the table, the file, and a ragged row if that is it."""
+    """Turn what goes wrong while a table is read into a LogError that names the table, the file, and what is wrong with a CSV file."""
     if log.frame(table) is not None:
         with reading(f"table {table!r}"):
             yield
@@ -38,30 +38,22 @@ def reading_table(log: EventLog, table: str) -> Iterator[None]:
         with reading(f"table {table!r}, {place}"):
             yield
     except LogError as error:
-        ragged = next((found for file in files if file.suffix == ".csv" and (found := _ragged(file))), None)
-        if ragged is None:
+        if "cannot be read" not in str(error):
             raise
-        raise LogError(f"table {table!r}, {ragged}") from error
+        check_files(log, table)
+        raise
 
 
-def _ragged(file: Path) -> str | None:
-    """The first row of a CSV file that has another number of fields than its header, in words; None if there is none."""
-    with suppress(OSError, UnicodeDecodeError, csv.Error), file.open(encoding="utf-8", newline="") as lines:
-        rows = csv.reader(lines)
-        columns = len(next(rows, []))
-        for number, row in enumerate(rows, 1):
-            if row and len(row) != columns:
-                return f"{file}: row {number} has {len(row)} fields, and the header has {columns}; mend the row."
-    return None
-
-
-def raw_table(log: EventLog, table: str, engine: Engine) -> Frame:
-    """A table as it is: the frame handed in, or its files. Raises LogError if it cannot be read."""
-    frame = log.frame(table)
-    with reading_table(log, table):
-        opened = engine.adopt(frame) if frame is not None else engine.scan(log.files(table))
-        opened.collect_schema()
-        return opened
+def check_files(log: EventLog, table: str) -> None:
+    """Raise LogError, with the file and the rows, if a CSV file of the table is ragged or broken: an engine may read past it."""
+    if log.frame(table) is not None:
+        return
+    for file in log.files(table):
+        if file.suffix == ".csv":
+            with reading(f"table {table!r}, {file}"):
+                trouble = csv_trouble(file)
+            if trouble:
+                raise LogError(f"table {table!r}, {trouble}")
 
 
 def event_table(log: EventLog, event: str, engine: Engine, *, numbered: bool = False) -> Frame:
@@ -70,34 +62,59 @@ def event_table(log: EventLog, event: str, engine: Engine, *, numbered: bool = F
     With `numbered`, also `_row` (the row's number in its table) and `_text` (the time as it was written). Raises LogError if a
     column is missing or of a type that cannot be read as described.
     """
-    described = log.events[event]
-    frame = raw_table(log, event, engine)
-    schema = frame.collect_schema()
-    user, time = described.user or log.user, described.time or log.time
-    sources = {field: described.columns.get(field, field) for field in described.fields}
-    _require_columns(event, [user, time, *sources.values(), *described.where], schema)
-    frame = engine.numbered(frame, ROW) if numbered else frame
-    for column, value in described.where.items():
-        frame = frame.filter(nw.col(column) == value)
-    frame = _with_time(frame, event, time, described.time_unit or log.time_unit, engine)
-    frame = frame.with_columns(nw.col(time).cast(nw.String).alias(TEXT)) if numbered else frame
-    frame = frame.with_columns(_user(schema[user], event, user).alias(USER))
-    for field, source in sources.items():
-        frame = _with_field(frame, event, field, source, log.spec(field).kind, engine)
-    extra = [ROW, TEXT] if numbered else []
-    return frame.select(USER, TIME, *(nw.col(_own(field)).alias(field) for field in described.fields), *extra)
+    frame = _events_as_stored(log, event, engine, numbered)
+    return _as_elsewhere(log, event, frame, engine)
 
 
 def property_table(log: EventLog, table: str, engine: Engine) -> Frame:
     """A property table: its key and its fields. Raises LogError as `event_table` does."""
+    return _as_elsewhere(log, table, _properties_as_stored(log, table, engine), engine)
+
+
+def _opened(log: EventLog, table: str, engine: Engine, columns: Sequence[str]) -> tuple[Frame, dict[str, str]]:
+    """A table's described columns, and the private name of each: c0, c1, …, so that no column is taken for one of ours."""
+    wanted = list(dict.fromkeys(columns))
+    frame = log.frame(table)
+    with reading_table(log, table):
+        raw = engine.adopt(frame) if frame is not None else engine.scan(log.files(table), wanted)
+        there = list(raw.collect_schema())
+        _require_columns(table, wanted, there)
+        return engine.picked(raw, wanted), {column: f"c{number}" for number, column in enumerate(wanted)}
+
+
+def _events_as_stored(log: EventLog, event: str, engine: Engine, numbered: bool) -> Frame:
+    described = log.events[event]
+    user, time = described.user or log.user, described.time or log.time
+    sources = {name: described.columns.get(name, name) for name in described.fields}
+    frame, private = _opened(log, event, engine, [user, time, *sources.values(), *described.where])
+    frame = engine.numbered(frame, ROW) if numbered else frame
+    for column, value in described.where.items():
+        frame = read.matching(frame, read.Source(event, column, private[column]), value, engine)
+    frame = read.with_time(frame, read.Source(event, time, private[time]), described.time_unit or log.time_unit, TIME, engine)
+    frame = frame.with_columns(nw.col(private[time]).cast(nw.String).alias(TEXT)) if numbered else frame
+    frame = read.with_user(frame, read.Source(event, user, private[user], of=log), USER, engine)
+    frame, made = _with_fields(log, event, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
+    return frame.select(USER, TIME, *(nw.col(ours).alias(name) for name, ours in made.items()), *([ROW, TEXT] if numbered else []))
+
+
+def _properties_as_stored(log: EventLog, table: str, engine: Engine) -> Frame:
     described = log.properties[table]
-    frame = raw_table(log, table, engine)
-    sources = {field: described.columns.get(field, field) for field in (described.key, *described.fields)}
-    _require_columns(table, list(sources.values()), frame.collect_schema())
-    for field, source in sources.items():
-        frame = _with_field(frame, table, field, source, log.spec(field).kind, engine)
-    frame = frame.select(*(nw.col(_own(field)).alias(field) for field in sources))
+    sources = {name: described.columns.get(name, name) for name in (described.key, *described.fields)}
+    frame, private = _opened(log, table, engine, list(sources.values()))
+    frame, made = _with_fields(log, table, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
+    frame = frame.select(*(nw.col(ours).alias(name) for name, ours in made.items()))
     return frame.filter(~nw.col(described.key).is_null())
+
+
+def _with_fields(
+    log: EventLog, table: str, frame: Frame, private: dict[str, str], sources: dict[str, str], engine: Engine
+) -> tuple[Frame, dict[str, str]]:
+    """Add the fields, read as their kinds say; the private name of each."""
+    made = {name: f"_f{number}" for number, name in enumerate(sources)}
+    for name, ours in made.items():
+        source = read.Source(table, sources[name], private[name], of=log)
+        frame = read.with_field(frame, source, log.spec(name).kind, ours, engine)
+    return frame, made
 
 
 def usable(frame: Frame, *, since: int | None = None, until: int | None = None) -> Frame:
@@ -108,26 +125,99 @@ def usable(frame: Frame, *, since: int | None = None, until: int | None = None) 
 
 
 def of_users(frame: Frame, users: Array | None, engine: Engine) -> Frame:
-    """The rows of these users; of everyone if None."""
-    return frame if users is None else frame.join(engine.adopt({USER: users}), on=USER, how="semi")
+    """The rows of these users; of everyone if None. Raises LogError if the ids are of another type than the log's."""
+    if users is None:
+        return frame
+    text = frame.collect_schema()[USER] == nw.String
+    if text != (users.dtype.kind in "UO"):
+        kinds = ("text", "whole numbers") if text else ("whole numbers", "text")
+        raise LogError(f"users: the log's ids are {kinds[0]}, and those asked for are {kinds[1]}; store both alike.")
+    return frame.join(engine.adopt({USER: users}), on=USER, how="semi")
+
+
+def user_is_text(log: EventLog, engine: Engine) -> bool:
+    """Whether the log's user ids are text; whole numbers otherwise. Raises LogError as `field_types` does."""
+    return bool(field_types(log, engine)[USER] == nw.String)
 
 
 def field_types(log: EventLog, engine: Engine) -> dict[str, Any]:
-    """The type of `_user` and of every field, the same in all tables. Raises LogError, naming both, where two differ."""
-    types: dict[str, tuple[Any, str]] = {}
-    schemas = {event: event_table(log, event, engine).collect_schema() for event in log.events}
-    used = dict.fromkeys(name for event in log.events.values() for name in event.properties)
-    schemas |= {table: property_table(log, table, engine).collect_schema() for table in used}
-    for table, schema in schemas.items():
-        for name, dtype in schema.items():
-            known, elsewhere = types.setdefault(name, (dtype, table))
-            if known != dtype:
-                what = "the user" if name == USER else f"field {name!r}"
-                raise LogError(
-                    f"{what} is {_words(known)} in table {elsewhere!r} and {_words(dtype)} in table {table!r}, so that nothing "
-                    "would match; store it as one type in both."
-                )
-    return {name: dtype for name, (dtype, _) in types.items() if name != TIME}
+    """The type of `_user` and of every field, the same in all tables, those where it has no value left out of account.
+
+    Raises LogError, naming both tables, where two differ.
+    """
+    for table in _tables(log):
+        _as_stored(log, table, engine)
+    types = _types(log, engine)
+    if types.conflict is not None:
+        raise LogError(types.conflict)
+    return types.known
+
+
+@dataclass
+class _Types:
+    """The type of each field over all tables, the (table, field) pairs without a value, and what does not fit together."""
+
+    known: dict[str, Any] = field(default_factory=dict)
+    empty: set[tuple[str, str]] = field(default_factory=set)
+    conflict: str | None = None
+
+
+def _types(log: EventLog, engine: Engine) -> _Types:
+    return engine.remembered(log, ("types",), lambda: _find_types(log, engine))
+
+
+def _find_types(log: EventLog, engine: Engine) -> _Types:
+    found: dict[str, dict[str, Any]] = {}  # field → table → type
+    for table in _tables(log):
+        with suppress(LogError):  # told where that table itself is read
+            for name, dtype in _as_stored(log, table, engine).collect_schema().items():
+                found.setdefault(name, {})[table] = dtype
+    types = _Types()
+    for name, there in found.items():
+        if name == TIME:
+            continue
+        if len(set(there.values())) > 1:
+            types.empty |= {(table, name) for table in there if not _has_values(log, table, name, engine)}
+        full = {table: dtype for table, dtype in there.items() if (table, name) not in types.empty}
+        types.known[name] = next(iter((full or there).values()))
+        if len(set(full.values())) > 1:
+            types.conflict = types.conflict or _conflict(name, full)
+    return types
+
+
+def _conflict(name: str, there: dict[str, Any]) -> str:
+    first, known = next(iter(there.items()))
+    other, dtype = next((table, dtype) for table, dtype in there.items() if dtype != known)
+    what = "the user" if name == USER else f"field {name!r}"
+    return (
+        f"{what} is {read.words(known)} in table {first!r} and {read.words(dtype)} in table {other!r}, so that nothing would match; "
+        "store it as one type in both."
+    )
+
+
+def _has_values(log: EventLog, table: str, name: str, engine: Engine) -> bool:
+    try:
+        with reading_table(log, table):
+            some = _as_stored(log, table, engine).filter(~nw.col(name).is_null()).select(name).head(1)
+            return len(engine.columns(some)[name]) > 0
+    except LogError:
+        return True  # told where that table itself is read
+
+
+def _tables(log: EventLog) -> list[str]:
+    """The event tables, then the property tables that one of them joins."""
+    return [*log.events, *dict.fromkeys(name for event in log.events.values() for name in event.properties)]
+
+
+def _as_stored(log: EventLog, table: str, engine: Engine) -> Frame:
+    return _events_as_stored(log, table, engine, False) if table in log.events else _properties_as_stored(log, table, engine)
+
+
+def _as_elsewhere(log: EventLog, table: str, frame: Frame, engine: Engine) -> Frame:
+    """Give the columns without a value the type that they have in the other tables."""
+    types = _types(log, engine)
+    empty = [name for name in frame.collect_schema() if (table, name) in types.empty]
+    return frame.with_columns(*(nw.lit(None).cast(types.known[name]).alias(name) for name in empty)) if empty else frame
 
 
 def target_rows(
@@ -160,81 +250,10 @@ def as_ids(users: Array) -> Array:
     return np.unique(users.astype(str) if users.dtype == object else users.astype(np.int64))
 
 
-def _own(field: str) -> str:
-    return f"_field_{field}"
-
-
-def _require_columns(table: str, wanted: Sequence[str], schema: nw.Schema) -> None:
-    missing = [column for column in wanted if column not in schema]
-    if missing:
-        raise LogError(f"table {table!r}: there is no column {missing[0]!r}; its columns are {', '.join(schema)}.")
-
-
-def _words(dtype: Any) -> str:
-    return {nw.Int64: "a whole number", nw.String: "text", nw.Float64: "a number"}.get(type(dtype), str(dtype))
-
-
-def _user(dtype: Any, table: str, column: str) -> nw.Expr:
-    if dtype.is_integer():
-        return nw.col(column).cast(nw.Int64)
-    if dtype in (nw.String, nw.Categorical, nw.Enum):
-        return nw.col(column).cast(nw.String)
-    if dtype.is_float():  # what pandas makes of whole numbers with missing ones
-        value = nw.col(column)
-        return nw.when(value == value.round(0)).then(value).otherwise(None).cast(nw.Int64)
-    raise LogError(f"table {table!r}: the user column {column!r} is {dtype}; whole numbers or text are needed.")
-
-
-def _with_time(frame: Frame, table: str, column: str, unit: str | None, engine: Engine) -> Frame:
-    dtype = frame.collect_schema()[column]
-    if dtype == nw.String or dtype == nw.Date or dtype == nw.Datetime:
-        return engine.with_epoch(frame, column, TIME)
-    if not dtype.is_numeric():
-        raise LogError(f"table {table!r}: the time column {column!r} is {dtype}; timestamps, dates, ISO text or epoch numbers are read.")
-    if unit is None:
-        raise LogError(f'table {table!r}: the time column {column!r} holds numbers; state their unit, time_unit = "s", "ms", "us" or "ns".')
-    value = nw.col(column)
-    if dtype.is_float():
-        finite = nw.when(value.is_finite()).then(value).otherwise(None)
-        micros = (finite / 1000 if unit == "ns" else finite * _FACTORS[unit]).round(0).cast(nw.Int64)
-    else:
-        whole = value.cast(nw.Int64)
-        micros = whole // 1000 if unit == "ns" else whole * _FACTORS[unit]
-    return frame.with_columns(micros.alias(TIME))
-
-
-def _with_field(frame: Frame, table: str, field: str, source: str, kind: str, engine: Engine) -> Frame:
-    """Add the field, read as its kind says, under a name that no column has."""
-    dtype = frame.collect_schema()[source]
-    name = _own(field)
-    if kind == "codes" and isinstance(dtype, nw.List | nw.Array):
-        return engine.spelled(frame.with_columns(nw.col(source).alias(name)), name)
-    if kind in ("codes", "text"):
-        return frame.with_columns(nw.col(source).cast(nw.String).alias(name))
-    if kind == "number":
-        return frame.with_columns(_number(nw.col(source), dtype, table, source).alias(name))
-    return frame.with_columns(_category(frame, table, source, dtype, engine).alias(name))
-
-
-def _number(value: nw.Expr, dtype: Any, table: str, source: str) -> nw.Expr:
-    if not (dtype.is_numeric() or dtype == nw.Boolean):
-        raise LogError(
-            f"table {table!r}: column {source!r} is {dtype}, and its field is described as a number; make it a category or text."
-        )
-    number = value.cast(nw.Float64)
-    return nw.when(number.is_finite()).then(number).otherwise(None)
-
-
-def _category(frame: Frame, table: str, source: str, dtype: Any, engine: Engine) -> nw.Expr:
-    value = nw.col(source)
-    if dtype.is_integer():
-        return value.cast(nw.Int64)
-    if dtype.is_float():
-        with reading(f"table {table!r}"):
-            fractions = engine.columns(frame.select((value != value.round(0)).sum().alias("n")))["n"][0]
-        if fractions:
-            raise LogError(f'table {table!r}: column {source!r} holds fractions; describe its field as kind = "number".')
-        return nw.when(value.is_finite()).then(value).otherwise(None).cast(nw.Int64)
-    if isinstance(dtype, nw.List | nw.Array | nw.Struct):
-        raise LogError(f'table {table!r}: column {source!r} is {dtype}; describe its field as kind = "codes", or leave it out.')
-    return value.cast(nw.String)
+def _require_columns(table: str, wanted: Sequence[str], there: Sequence[str]) -> None:
+    missing = [column for column in wanted if column not in there]
+    if not missing:
+        return
+    sign = next((sign for sign in (";", "\t", "|") if len(there) == 1 and sign in there[0]), None)
+    cure = f" The columns seem to be separated by {sign!r}; the separator of a CSV file must be a comma." if sign else ""
+    raise LogError(f"table {table!r}: there is no column {missing[0]!r}; its columns are {', '.join(there)}.{cure}")

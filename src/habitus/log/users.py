@@ -1,5 +1,7 @@
-"""A list of user ids in a file."""
+"""A list of user ids in a file, and ids as a log has them."""
 
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +11,82 @@ from numpy.typing import NDArray
 from habitus.errors import LogError
 from habitus.log.engine import reading
 
+Array = NDArray[Any]
 
-def read_users(file: Path) -> NDArray[Any]:
-    """The ids in a .npy file, the first column of a .parquet or .csv file, or the lines of any other file; ascending, each once.
+# What the first line of a .csv file may say, in any case, without being the id of a user whose id is text.
+HEADERS = frozenset(
+    f"{who}{link}{what}" for who in ("user", "client", "customer", "household", "visitor", "member") for link in ("", "_", " ", "-")
+    for what in ("id", "")
+) | {"id", "uid"}  # fmt: skip
 
-    Ids are int64 if all of them are whole numbers, else str. Raises LogError if the file cannot be read or holds none.
+
+def read_users(file: Path) -> Array:
+    """The ids in a .npy file, the first column of a .parquet or .csv file, or the lines of any other file; each once, ascending
+    but for a .csv file's: there the first line may be the header, which `ids_like` tells.
+
+    Ids are int64 or str as a .npy or .parquet file stores them, and str from other files. Raises LogError if the file cannot be
+    read or holds none.
     """
     with reading(f"{file}, a list of users"):
         if file.suffix == ".npy":
             ids = np.load(file, allow_pickle=False)
-        elif file.suffix in (".parquet", ".csv"):
-            import polars as pl
-
-            frame = pl.read_parquet(file) if file.suffix == ".parquet" else pl.read_csv(file, infer_schema_length=None)
-            ids = frame.to_series(0).drop_nulls().to_numpy()
+        elif file.suffix == ".parquet":
+            ids = _first_column(file)
         else:
-            ids = np.array([line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()], str)
-            ids = ids.astype(np.int64) if all(_whole(text) for text in ids.tolist()) else ids
-    if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iuUO":
+            with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
+                rows = ([row[0] for row in csv.reader(lines) if row] if file.suffix == ".csv" else list(lines))  # fmt: skip
+            ids = np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
+    if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iuU":
         raise LogError(f"{file}: expected a list of whole numbers or texts, received {ids.dtype} of shape {ids.shape}.")
-    return np.unique(ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str))
+    if file.suffix == ".csv":
+        return ids
+    return np.unique(_as_int64(ids) if ids.dtype.kind in "iu" else ids)
+
+
+def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None) -> Array:
+    """User ids of the type that a log's have, str (`text`) or int64; ascending, each once.
+
+    The first of a list of texts is passed over if it is a header: where the log's ids are whole numbers, if it is none and others
+    follow; where they are text, if it is `header` (the user column's name) or one of HEADERS. Raises LogError, with an example,
+    if an id does not convert.
+    """
+    ids = np.asarray(users)
+    if ids.dtype == object:
+        ids = np.array([str(one) for one in ids.tolist()], str)
+    if ids.dtype.kind in "iu":
+        ids = ids.astype(str) if text else _as_int64(ids)
+    elif ids.dtype.kind != "U":
+        raise LogError(f"users: expected whole numbers or texts, received {ids.dtype}.")
+    elif not text:
+        ids = _whole_numbers(ids.tolist())
+    elif len(ids) > 1 and (str(ids[0]) == header or str(ids[0]).lower() in HEADERS):
+        ids = ids[1:]
+    return np.unique(ids)
+
+
+def _first_column(file: Path) -> Array:
+    import polars as pl
+
+    ids = pl.scan_parquet(file, glob=False, hive_partitioning=False).select(pl.nth(0)).collect().to_series().drop_nulls()
+    if ids.dtype in (pl.String, pl.Categorical, pl.Enum):
+        return np.array(ids.cast(pl.String).to_list(), str)
+    return ids.to_numpy()
+
+
+def _whole_numbers(texts: list[str]) -> Array:
+    kept = texts[1:] if len(texts) > 1 and not _whole(texts[0]) else texts
+    wrong = next((text for text in kept if not _whole(text)), None)
+    if wrong is not None:
+        raise LogError(f"users: {wrong[:80]!r} is no whole number of 64 bits, as the log's ids are; mend the list.")
+    return np.array([int(text) for text in kept], np.int64)
 
 
 def _whole(text: str) -> bool:
-    return text.lstrip("-").isdigit()
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) <= 19 and -(2**63) <= int(text) < 2**63
+
+
+def _as_int64(ids: Array) -> Array:
+    if ids.dtype == np.uint64 and len(ids) and int(ids.max()) >= 2**63:
+        raise LogError(f"users: {int(ids.max())} is no whole number of 64 bits with a sign, as a log's ids are; store ids as text.")
+    return ids.astype(np.int64)

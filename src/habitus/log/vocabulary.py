@@ -26,6 +26,7 @@ Array = NDArray[Any]
 
 KIND = "vocabulary"
 MAX_VALUES = 1_000_000
+MAX_CODE = 1_000_000  # a table of embeddings has a row for each code up to the largest
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,16 @@ def codes(name: str, values: Array, counts: Array) -> Field:
 
 def parse_codes(name: str, texts: Array) -> tuple[Array, Array]:
     """Code vectors written as text, "[ 12 3 … ]" or comma-separated: a matrix (n, longest) int64, −1 beyond a vector's end, and
-    the lengths (n). Raises LogError, with the value, for what is none."""
+    the lengths (n). Raises LogError, with the value, for what is none or has a code beyond MAX_CODE."""
     bare = [str(text).strip().strip("[]()").replace(",", " ") for text in texts]
     lengths = np.array([len(text.split()) for text in bare], np.int64)
     whole = " ".join(bare)
     if not set(whole) <= set("0123456789 \t\n"):
         wrong = next(text for text, plain in zip(texts, bare, strict=True) if not set(plain) <= set("0123456789 \t\n"))
         raise LogError(f"field {name!r}: {str(wrong)[:80]!r} is no vector of codes; describe the field as text, or mend the value.")
+    if any(len(code) > 6 and int(code.lstrip("0")[:9] or 0) > MAX_CODE for code in whole.split()):
+        wrong = next(code for code in whole.split() if int(code.lstrip("0")[:9] or 0) > MAX_CODE)
+        raise LogError(f"field {name!r}: code {wrong[:40]} is beyond {MAX_CODE:,}, the largest that is taken; describe the field as text.")
     flat = np.fromstring(whole, np.int64, sep=" ")
     matrix = np.full((len(texts), int(lengths.max(initial=1))), -1, np.int64)
     matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = flat

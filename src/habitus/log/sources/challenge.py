@@ -54,8 +54,9 @@ def _codes_or_text(file: Path, column: str) -> str:
     import polars as pl
 
     with reading(str(file)):
-        schema = pl.scan_parquet(file).collect_schema()
+        scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        schema = scan.collect_schema()
         if column not in schema or isinstance(schema[column], pl.List | pl.Array):
             return "codes"
-        seen = pl.scan_parquet(file).select(pl.col(column).cast(pl.String)).drop_nulls().head(_LOOK_AT).collect()[column]
+        seen = scan.select(pl.col(column).cast(pl.String)).drop_nulls().head(_LOOK_AT).collect()[column]
     return "codes" if seen.str.contains(r"^\s*\[?\s*\d+([\s,]+\d+)*\s*\]?\s*$").all() else "text"

@@ -1,0 +1,185 @@
+"""Single columns read as what they are described to be: the user, the time, a field of a kind, a value to select rows by.
+
+Columns come in under private names; the names that people gave are for messages.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from habitus.errors import LogError
+from habitus.log.engine import Engine, Frame, reading
+from habitus.log.times import MAX_TIME
+
+_FACTORS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_LARGEST = float(np.finfo(np.float32).max)  # numbers are kept as float32; what lies beyond is absent, as infinity is
+_INT64 = (nw.Int8, nw.Int16, nw.Int32, nw.Int64, nw.UInt8, nw.UInt16, nw.UInt32)  # what always fits
+
+
+@dataclass(frozen=True)
+class Source:
+    """A column: the table and the name that people know, and its private name in the frame; `of` is the log."""
+
+    table: str
+    column: str
+    private: str
+    of: Any = None
+
+    @property
+    def place(self) -> str:
+        """The column in words, for messages."""
+        return f"table {self.table!r}: column {self.column!r}"
+
+
+def words(dtype: Any) -> str:
+    """A type as people call it."""
+    if dtype.is_integer():
+        return "a whole number"
+    if dtype.is_numeric():
+        return "a number"
+    known: dict[Any, str] = {
+        nw.String: "text", nw.Boolean: "true or false", nw.Date: "a date", nw.Datetime: "a timestamp", nw.Time: "a time of day",
+        nw.Duration: "a length of time", nw.List: "a list", nw.Array: "a list", nw.Struct: "a record", nw.Binary: "bytes",
+    }  # fmt: skip
+    return known.get(type(dtype), "of a type that is not read")
+
+
+def with_user(frame: Frame, source: Source, target: str, engine: Engine) -> Frame:
+    """Add the user: whole numbers, or text that is not empty; null where there is none."""
+    dtype = frame.collect_schema()[source.private]
+    if dtype == nw.String:
+        value = nw.col(source.private)
+        return frame.with_columns(nw.when(value != "").then(value).otherwise(None).alias(target))
+    if dtype.is_integer() or dtype.is_float():  # floats: what pandas makes of whole numbers with missing ones
+        whole = engine.with_whole(frame, source.private, target)
+        if dtype.is_integer():
+            _require_whole(frame, whole, source, target, dtype, engine)
+        return whole
+    raise LogError(f"table {source.table!r}: the user column {source.column!r} is {words(dtype)}; whole numbers or text are needed.")
+
+
+def with_time(frame: Frame, source: Source, unit: str | None, target: str, engine: Engine) -> Frame:
+    """Add the time, int64 microseconds UTC; null where it cannot be read.
+
+    Numbers are rounded to the nearest microsecond, halves upwards; nanoseconds are cut off, towards the past.
+    """
+    dtype = frame.collect_schema()[source.private]
+    if dtype == nw.String or dtype == nw.Date or dtype == nw.Datetime:
+        return engine.with_epoch(frame, source.private, target)
+    place = f"table {source.table!r}: the time column {source.column!r}"
+    if not dtype.is_numeric():
+        raise LogError(f"{place} is {words(dtype)}; timestamps, dates, ISO text or epoch numbers are read.")
+    if unit is None:
+        raise LogError(f'{place} holds numbers; state their unit, time_unit = "s", "ms", "us" or "ns".')
+    if dtype.is_integer():
+        frame = engine.with_whole(frame, source.private, target)
+        return frame.with_columns(_micros(nw.col(target), unit).alias(target))
+    value = nw.col(source.private).cast(nw.Float64)
+    scaled = (value / 1000).floor() if unit == "ns" else (value * _FACTORS[unit] + 0.5).floor()
+    near = nw.when(value.is_finite(), scaled > -float(MAX_TIME), scaled < float(MAX_TIME)).then(scaled).otherwise(None)
+    return frame.with_columns(near.cast(nw.Int64).alias(target))
+
+
+def _micros(whole: nw.Expr, unit: str) -> nw.Expr:
+    """Microseconds of int64 numbers in a unit; null beyond MAX_TIME."""
+    if unit == "ns":  # floored by the remainder: engines round a quotient in their own ways
+        return (whole - ((whole % 1000) + 1000) % 1000) // 1000
+    bound = MAX_TIME // _FACTORS[unit]
+    return nw.when(whole > -bound, whole < bound).then(whole).otherwise(None) * _FACTORS[unit]
+
+
+def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Engine) -> Frame:
+    """Add a field, read as its kind says."""
+    dtype = frame.collect_schema()[source.private]
+    if kind == "codes" and isinstance(dtype, nw.List | nw.Array):
+        if not dtype.inner.is_integer():  # type: ignore[union-attr]
+            raise LogError(f"{source.place} holds lists of something else than whole numbers; code vectors are lists of these.")
+        return engine.spelled(frame.with_columns(nw.col(source.private).alias(target)), target)
+    if kind == "number":
+        return frame.with_columns(_number(frame, source, dtype, engine).alias(target))
+    if dtype.is_float() and kind == "category":
+        whole = engine.with_whole(frame, source.private, target)
+        _require_whole(frame, whole, source, target, dtype, engine)
+        return whole
+    if dtype.is_integer() and kind == "category":
+        whole = engine.with_whole(frame, source.private, target)
+        _require_whole(frame, whole, source, target, dtype, engine)
+        return whole
+    if dtype == nw.String:
+        return frame.with_columns(nw.col(source.private).alias(target))
+    if dtype.is_float() or not (dtype.is_numeric() or dtype in (nw.Boolean, nw.Date, nw.Datetime)):
+        cure = 'describe its field as kind = "number"' if dtype.is_float() else "leave it out"
+        cure = 'describe its field as kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else cure
+        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as {kind}; {cure}.")
+    return engine.with_text(frame, source.private, target)
+
+
+def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine) -> None:
+    """Raise LogError if a number was lost on the way to int64, with the number; looked for once."""
+    if dtype in _INT64:
+        return
+
+    def lost() -> Any:
+        value = nw.col(source.private)
+        some = whole.filter(nw.col(target).is_null(), ~value.is_null())
+        some = some.filter(value.is_finite()) if dtype.is_float() else some
+        with reading(f"table {source.table!r}"):
+            found = engine.columns(some.select(value.cast(nw.String).alias("_lost")).head(1))["_lost"]
+        return str(found[0]) if len(found) else None
+
+    example = engine.remembered(source.of, ("lost", source.table, source.column), lost) if source.of is not None else lost()
+    if example is None:
+        return
+    if dtype.is_float() and abs(float(example)) < 2.0**63:
+        raise LogError(f'{source.place} holds fractions ({example}); describe its field as kind = "number".')
+    raise LogError(f"{source.place} holds whole numbers beyond 64 bits ({example}); store them as text.")
+
+
+def _number(frame: Frame, source: Source, dtype: Any, engine: Engine) -> nw.Expr:
+    """Float64; null where not finite, or beyond the range of float32."""
+    value = nw.col(source.private)
+    if dtype == nw.String and _no_values(frame, source, engine):
+        return nw.lit(None).cast(nw.Float64)
+    if not (dtype.is_numeric() or dtype == nw.Boolean):
+        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; make it a category or text.")
+    number = value.cast(nw.Float64)
+    return nw.when(number.is_finite(), number <= _LARGEST, number >= -_LARGEST).then(number).otherwise(None)
+
+
+def _no_values(frame: Frame, source: Source, engine: Engine) -> bool:
+    def look() -> bool:
+        with reading(f"table {source.table!r}"):
+            some = engine.columns(frame.filter(~nw.col(source.private).is_null()).select(source.private).head(1))
+        return not len(some[source.private])
+
+    return engine.remembered(source.of, ("empty", source.table, source.column), look)
+
+
+def matching(frame: Frame, source: Source, value: str | int | bool, engine: Engine) -> Frame:
+    """The rows whose column equals a value, read as the column's type; dates and timestamps by their text."""
+    dtype = frame.collect_schema()[source.private]
+    column = nw.col(source.private)
+    if dtype == nw.Boolean:
+        return frame.filter(column == _truth(value, source))
+    if dtype.is_numeric():
+        try:
+            number = float(value) if not dtype.is_integer() else int(value)
+        except ValueError:
+            raise LogError(f"{source.place} is {words(dtype)}, and `where` asks for {value!r}; write a number.") from None
+        return frame.filter(column.cast(nw.Float64) == number if abs(number) >= 2**63 else column == number)
+    if dtype not in (nw.String, nw.Date, nw.Datetime):
+        raise LogError(f"{source.place} is {words(dtype)}, which `where` cannot compare; leave the condition out.")
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if dtype == nw.String:
+        return frame.filter(column == text)
+    ours = f"_where_{source.private}"
+    return engine.with_text(frame, source.private, ours).filter(nw.col(ours) == text)
+
+
+def _truth(value: str | int | bool, source: Source) -> bool:
+    known = {"true": True, "false": False, "1": True, "0": False}
+    if str(value).lower() not in known:
+        raise LogError(f"{source.place} is true or false, and `where` asks for {value!r}; write true or false.")
+    return known[str(value).lower()]
