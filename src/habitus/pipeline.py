@@ -28,11 +28,11 @@ from habitus.log.build import build
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, engine_named
 from habitus.log.moments import moment_of
-from habitus.log.refused import write_refused
+from habitus.log.refused import check_refused_file, write_refused
 from habitus.log.sources import open_log
-from habitus.log.tables import field_types, target_rows, users_before
+from habitus.log.tables import field_types, target_rows, user_is_text, users_before
 from habitus.log.timelines import Timelines
-from habitus.log.users import read_users
+from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.model import Fitting, Model, feedable
 from habitus.profiles import Profiles
@@ -41,7 +41,7 @@ from habitus.recipe import Judge, Recipe, window_days
 
 Array = NDArray[Any]
 
-WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"
+WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"  # rows of the scoreboard
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def survey(
     Rows without a user or a readable time stop the work (LogError, with counts by reason and examples), or are left out with
     `bad_rows="skip"`; `rejected` is a .parquet or .csv file to write them to. Keys that a property table has twice stop it always.
     """
+    if rejected is not None:
+        check_refused_file(Path(rejected))
     tables, bad = {}, []
     field_types(log, engine)
     with progress.stage("looking through the tables", len(log.events), "tables") as advance:
@@ -153,7 +155,7 @@ def run(
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
     split = Split.from_last(found.last_target, window_days(window or recipe.split.window))
     _cut(split.train_start, found)
-    users = _users(options.users, log)
+    users = _users(options.users, log, engine)
     if out is not None:
         artefact.begin_run(out, resume=resume, overwrite=overwrite)
     fitting = Fitting(
@@ -194,7 +196,7 @@ def fit(
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    users = _users(options.users, log)
+    users = _users(options.users, log, engine)
     with _scratch(out) as folder:
         fitting = Fitting(
             recipe, members, left_out, log, engine, _cut(until, found), users=users, seed=options.seed, device=options.device,
@@ -221,7 +223,7 @@ def encode(
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut = _cut(until, found)
-    users = _users(options.users, log)
+    users = _users(options.users, log, engine)
     with _scratch(out) as folder:
         lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)
         profiles = model.encode(lines, device=options.device, progress=options.progress)
@@ -262,7 +264,7 @@ def with_references(sets: Mapping[str, Profiles], counts: Profiles, seed: int = 
     """The sets, then the two rows that every scoreboard shows: plain counts, and random vectors as wide as the widest set."""
     wide = max(one.dim for one in sets.values())
     chance = random_profiles(counts.users, wide, seed, until=counts.until)
-    return {**sets, COUNTS: counts, f"{RANDOM} ({wide} columns)": chance}
+    return {**sets, COUNTS: counts, RANDOM: chance}
 
 
 def plain_counts(log: EventLog, engine: Engine, until: int, users: Array, progress: Progress = SILENT) -> Profiles:
@@ -316,9 +318,10 @@ def _cut(until: int | str | datetime | None, found: Survey) -> int:
     return cut
 
 
-def _users(asked: str | Path | Sequence[Any] | Array | None, log: EventLog) -> Array | None:
-    """The users to work on: those asked for, else the layout's own choice, else everyone (None)."""
+def _users(asked: str | Path | Sequence[Any] | Array | None, log: EventLog, engine: Engine) -> Array | None:
+    """The users to work on, ascending: those asked for, else the layout's own choice, else everyone (None)."""
     asked = log.relevant_users if asked is None else asked
     if asked is None:
         return None
-    return read_users(Path(asked)) if isinstance(asked, str | Path) else np.unique(np.array(list(asked)))
+    ids = read_users(Path(asked)) if isinstance(asked, str | Path) else np.array(list(asked))
+    return ids_like(ids, user_is_text(log, engine), log.user)

@@ -43,7 +43,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_prints_a_scoreboard_that_says_what_it_means(place: Path) -> None:
     """A newcomer must learn who was scored, what the figures are, and whether the profile beats counts and chance."""
     shown = habitus("run", place / "small.toml", place / "log" / "log.toml", "--out", place / "shown").stdout
-    for words in ("60 users", "before 2024-04-02 only", "new users", "plain counts", "random (", "AUROC: how often", "beats chance", "gru"):
+    for words in (
+        "60 users",
+        "before 2024-04-02 only",
+        "new: scored",
+        "plain counts",
+        "random:",
+        "AUROC: how often",
+        "beats chance",
+        "gru",
+    ):
         assert words in shown, words
     assert "plain counts on churn:" in shown
 

@@ -175,3 +175,24 @@ def test_times_numbers_without_a_unit_are_refused() -> None:
     log = EventLog.from_frames({"e": pl.DataFrame({"u": [1], "t": [1_659_799_045]})}, user="u", time="t")
     with pytest.raises(LogError, match="state their unit"):
         survey(log, "e", engine_named("polars"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_check_says_what_would_stop_a_run(tmp_path: Path, engine: str) -> None:
+    """`check` that says go before a run that stops is worse than none."""
+    (tmp_path / "e.csv").write_text("u,t,x\n1,2024-01-01,a\n")
+    log = EventLog.from_dict(
+        {
+            "user": "u", "time": "t", "roles": {"target": "late", "item": "q"},
+            "events": {
+                "e": {"path": "e.csv", "fields": ["x", "q"], "columns": {"q": "x"}},
+                "late": {"path": "e.csv", "fields": ["x"], "where": {"x": "nope"}},
+            },
+        }, base=tmp_path,
+    )  # fmt: skip
+    result = inspect(log, engine_named(engine), NOW)
+    text = "\n".join(f"{one.level}|{one.where}|{one.text}" for one in result.findings)
+    assert "warning|table 'late'|no row has x = 'nope', as `where` asks." in text
+    assert "error|table 'late'|is the target event, and has no row that can be used" in text
+    assert "note|roles|the target event 'late' has no field 'q'; the task propensity_sku will be left out." in text
+    assert result.stops_a_run

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from habitus.progress import SILENT
 from habitus.progress import Progress as Listener
 
 _WORTH_A_LINE = 2.0  # seconds
+_WIDE = 110  # characters, for a bar with a note beside it
 
 
 class _Rate(ProgressColumn):
@@ -34,10 +35,11 @@ class Bars:
     def stage(self, title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
         """Show one stage; a stage that took two seconds or more leaves a line behind."""
         begin = time.perf_counter()
-        columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Rate(),
-            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+        columns = [
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f} %"),
+            _Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        ]  # fmt: skip
+        columns = columns if self._console.width >= _WIDE else columns[:-1]  # squeezed columns say nothing
         state: dict[str, Any] = {"done": 0, "note": ""}
         with Progress(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(title, total=total, unit=unit, note="")

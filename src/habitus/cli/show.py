@@ -40,10 +40,10 @@ def scoreboard(board: "Scoreboard", facts: Mapping[str, Any]) -> None:
         console.print("No task could be scored.")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("AUROC", justify="left")
+    table.add_column("AUROC", no_wrap=True)
     for task in tasks:
-        table.add_column(f"{task}\nnew users", justify="right")
-        table.add_column("\nsame users", justify="right", style="dim")
+        table.add_column(f"{task.removeprefix('propensity_')}\nnew", justify="right", no_wrap=True)
+        table.add_column("\nsame", justify="right", style="dim", no_wrap=True)
     for name in names:
         cells = [_figure(board, name, task, on) for task in tasks for on in (UNSEEN, PROTOCOL)]
         table.add_row(name, *cells, style="bold" if name == names[0] else None)
@@ -60,7 +60,8 @@ def _setting(board: "Scoreboard", facts: Mapping[str, Any]) -> list[str]:
     if all(days):
         lines.append(
             f"They know events before {days[0]} only. A small model per task learnt from what users did from {days[0]} on, and is "
-            f"scored on what they did from {days[1]} to {days[2]} (the end not included)."
+            f"scored on what they did from {days[1]} to {days[2]} (the end not included): will they buy nothing (churn), what will "
+            "they buy (category, sku)?"
         )
     lines += [
         f"{name} reads each user's newest events; {old:,} of {events:,} events are older and were left out."
@@ -85,14 +86,14 @@ def _figure(board: "Scoreboard", name: str, task: str, scored_on: str) -> str:
         return "–"
     if scored_on != UNSEEN or row.low is None or row.high is None:
         return f"{row.score:.3f}"
-    return f"{row.score:.3f} ±{(row.high - row.low) / 2:.3f}"
+    return f"{row.score:.3f} ±{(row.high - row.low) / 2:.3f}".replace("±0.", "±.")
 
 
 def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> list[str]:
     lines = [
         "AUROC: how often a user who did it is ranked above one who did not; 0.5 is guessing, 1 is perfect. ± is half a 95 % interval.",
-        "new users: scored on users from whom the small model did not learn. This is the figure to trust.",
-        "same users: scored on the very users it learnt from (the challenge's protocol), so it can also remember who is who. "
+        "new: scored on users from whom the small model did not learn. This is the figure to trust.",
+        "same: scored on the very users it learnt from (the challenge's protocol), so it can also remember who is who. "
         "What random vectors score above 0.5 there is memory, not merit.",
         "plain counts: ten counts of events and days, the row to beat. random: vectors that know nothing, as wide as the profile.",
         "",

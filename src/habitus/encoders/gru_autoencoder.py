@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -204,7 +205,8 @@ class GRUAutoencoder(Encoder):
     def _identity(self, timelines: Timelines) -> dict[str, Any]:
         """What a training depends on, beside the seed."""
         return {
-            "settings": asdict(self.settings), "columns": [asdict(column) for column in self._columns], "users": len(timelines),
+            "settings": asdict(self.settings), "columns": [asdict(column) for column in self._columns],
+            "users": [len(timelines), crc32(timelines.users.tobytes()), crc32(timelines.lengths.tobytes())],
             "events": timelines.n_events, "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
         }  # fmt: skip
 

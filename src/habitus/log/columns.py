@@ -82,6 +82,16 @@ def with_time(frame: Frame, source: Source, unit: str | None, target: str, engin
     return frame.with_columns(near.cast(nw.Int64).alias(target))
 
 
+def as_written(frame: Frame, private: str, time: str) -> nw.Expr:
+    """A time as text, null where there is none; dates and timestamps that cannot be read are not printed, for that may fail too."""
+    dtype, value = frame.collect_schema()[private], nw.col(private)
+    if not (dtype == nw.Date or dtype == nw.Datetime):
+        return value.cast(nw.String)
+    near = nw.when(~nw.col(time).is_null()).then(value).otherwise(None).cast(nw.String)
+    far = nw.when(~value.is_null(), nw.col(time).is_null()).then(nw.lit("a date too far away"))
+    return far.otherwise(near)
+
+
 def _micros(whole: nw.Expr, unit: str) -> nw.Expr:
     """Microseconds of int64 numbers in a unit; null beyond MAX_TIME."""
     if unit == "ns":  # floored by the remainder: engines round a quotient in their own ways
@@ -94,7 +104,7 @@ def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Eng
     """Add a field, read as its kind says."""
     dtype = frame.collect_schema()[source.private]
     if kind == "codes" and isinstance(dtype, nw.List | nw.Array):
-        if not dtype.inner.is_integer():  # type: ignore[union-attr]
+        if not dtype.inner.is_integer():
             raise LogError(f"{source.place} holds lists of something else than whole numbers; code vectors are lists of these.")
         return engine.spelled(frame.with_columns(nw.col(source.private).alias(target)), target)
     if kind == "number":

@@ -206,13 +206,13 @@ class EventLog(_Strict):
     def _consistent(self) -> Self:
         both = [name for name in self.events if name in self.properties]
         _require(not both, "properties", f"{', '.join(both)}: also the name of an event; give each table a name of its own")
-        for name, event in self.events.items():
-            self._check_event(name, event)
         for name, table in self.properties.items():
             _require_once(f"properties.{name}.fields", (table.key, *table.fields))
             for field in table.columns:
                 where = f"properties.{name}.columns.{field}"
                 _require(field in (table.key, *table.fields), where, "neither the table's `key` nor one of its `fields`")
+        for name, event in self.events.items():
+            self._check_event(name, event)
         known = {*self.field_names, *(name for table in self.properties.values() for name in table.fields)}
         reserved = {EVENT_TYPE, *TIME_FIELDS} & known
         _require(not reserved, "fields", f"{', '.join(sorted(reserved))}: computed by Habitus; map the column to another name")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import narwhals as nw
-import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import LogError, MissingExtraError
 from habitus.log import files as parts
+from habitus.log.arrow import to_arrow, to_numpy
 from habitus.log.times import MAX_TIME, parse_times, sql_time
 
 Array = NDArray[Any]
@@ -147,7 +147,7 @@ class _Polars(_Memory):
 
         if isinstance(frame, pl.LazyFrame | pl.DataFrame):
             return _lazy(frame.lazy())
-        return _lazy(pl.DataFrame(_arrow(frame)).lazy())
+        return _lazy(pl.DataFrame(to_arrow(frame)).lazy())
 
     def picked(self, frame: Frame, columns: Sequence[str]) -> Frame:
         import polars as pl
@@ -203,7 +203,7 @@ class _Polars(_Memory):
 
     def columns(self, frame: Frame) -> dict[str, Array]:
         native = nw.to_native(frame).collect(engine="streaming")
-        return _numpy(native.to_arrow())
+        return to_numpy(native.to_arrow())
 
 
 class _DuckDB(_Memory):
@@ -234,18 +234,16 @@ class _DuckDB(_Memory):
         return _lazy(whole)
 
     def _csv(self, files: Sequence[Path], header: Sequence[str], types: parts.Types) -> Any:
-        sql = {name: _SQL_TYPES.get(str(types.get(name, "String")), "VARCHAR") for name in header}
+        sql = {unlike: _SQL_TYPES.get(str(types.get(name, "String")), "VARCHAR") for unlike, name in _unlike(header).items()}
         columns = ", ".join(f"{_literal(name)}: {_literal(kind)}" for name, kind in sql.items())
         names = ", ".join(_literal(_unglobbed(file)) for file in files)
-        options = "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', allow_quoted_nulls = true"
-        some = " OR ".join(f"{_quoted(name)} IS NOT NULL" for name in header)
-        # The limit on a line's length is DuckDB's own guard against the wrong separator; Polars has none.
-        return self._connection.sql(
-            f"SELECT * FROM read_csv([{names}], {options}, max_line_size = 100000000, columns = {{{columns}}}) WHERE {some}"
-        )
+        options = "auto_detect = false, hive_partitioning = false, header = true, delim = ',', nullstr = '', allow_quoted_nulls = true"
+        quotes = "quote = '\"', escape = '\"'"
+        some = " OR ".join(f"{_quoted(name)} IS NOT NULL" for name in sql)
+        return self._connection.sql(f"SELECT * FROM read_csv([{names}], {options}, {quotes}, columns = {{{columns}}}) WHERE {some}")
 
     def _adopt(self, frame: Any) -> Frame:
-        return _lazy(self._connection.from_arrow(_arrow(frame)))
+        return _lazy(self._connection.from_arrow(to_arrow(frame)))
 
     def picked(self, frame: Frame, columns: Sequence[str]) -> Frame:
         native = nw.to_native(frame)
@@ -265,8 +263,9 @@ class _DuckDB(_Memory):
         else:
             time = f"TRY_CAST({name} AS TIMESTAMP)"
             micros = f"CASE WHEN isfinite({time}) THEN epoch_us({time}) END"
-        near = f"CASE WHEN ({micros}) > -{MAX_TIME} AND ({micros}) < {MAX_TIME} THEN {micros} END"
-        return _lazy(nw.to_native(frame).project(f"*, {near} AS {_quoted(target)}"))
+        ours = _quoted(target)
+        near = f"CASE WHEN {ours} > -{MAX_TIME} AND {ours} < {MAX_TIME} THEN {ours} END"
+        return _lazy(nw.to_native(frame).project(f"*, {micros} AS {ours}").project(f"* REPLACE ({near} AS {ours})"))
 
     def with_whole(self, frame: Frame, source: str, target: str) -> Frame:
         value = f"TRY_CAST({_quoted(source)} AS BIGINT)"
@@ -289,7 +288,7 @@ class _DuckDB(_Memory):
         return _lazy(nw.to_native(frame).project(f"* REPLACE ({text} AS {name})"))
 
     def columns(self, frame: Frame) -> dict[str, Array]:
-        return _numpy(frame.collect("pyarrow").to_native())
+        return to_numpy(frame.collect("pyarrow").to_native())
 
 
 _DAY = 86_400_000_000
@@ -344,55 +343,18 @@ def _listed(names: Any) -> str:
     return ", ".join(_quoted(name) for name in names)
 
 
+def _unlike(names: Sequence[str]) -> dict[str, str]:
+    """A name that DuckDB tells from the others, whatever the case, for each; its own where it can be."""
+    taken: dict[str, str] = {}
+    for name in names:
+        unlike, number = name, 0
+        while unlike.lower() in {other.lower() for other in taken}:
+            number += 1
+            unlike = f"{name}_{number}"
+        taken[unlike] = name
+    return taken
+
+
 def _unglobbed(file: Path) -> str:
     """A path that DuckDB takes as it is: it has no other way to switch patterns off."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(file))
-
-
-def _arrow(frame: Any) -> Any:
-    """Any frame, or columns in a dictionary, as one pyarrow table; timestamps in microseconds UTC, dictionaries spelled out."""
-    import pyarrow as pa
-
-    if isinstance(frame, Mapping):
-        return pa.table({name: pa.array(column) for name, column in frame.items()})
-    known: Any = nw.from_native(frame)
-    table = known.collect("pyarrow").to_native() if isinstance(known, nw.LazyFrame) else known.to_arrow()
-    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
-        plain = _plain(column)
-        if plain is not column:
-            table = table.set_column(place, name, plain)
-    return table
-
-
-def _plain(column: Any) -> Any:
-    """An Arrow column without dictionaries, its timestamps in microseconds UTC; those that do not fit are moved to MAX_TIME, where
-    `with_epoch` finds them unreadable."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_dictionary(column.type):
-        return _plain(column.cast(column.type.value_type))
-    if not (pa.types.is_timestamp(column.type) or pa.types.is_date64(column.type)):
-        return column
-    unit = "ms" if pa.types.is_date64(column.type) else column.type.unit
-    raw = column.cast(pa.int64())
-    if unit == "ns":
-        raw = pc.divide(pc.if_else(pc.less(raw, 0), pc.subtract(raw, 999), raw), 1000)
-    else:
-        factor = {"s": 1_000_000, "ms": 1000, "us": 1}[unit]
-        bound = MAX_TIME // factor
-        raw = pc.multiply(pc.max_element_wise(pc.min_element_wise(raw, bound, skip_nulls=False), -bound, skip_nulls=False), factor)
-    return raw.cast(pa.timestamp("us"))
-
-
-def _numpy(table: Any) -> dict[str, Array]:
-    """The columns of a pyarrow table; whole numbers with nulls become object arrays, floats with nulls keep NaN."""
-    import pyarrow as pa
-
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if column.null_count and pa.types.is_integer(column.type):
-            columns[name] = np.array(column.to_pylist(), object)
-        else:
-            columns[name] = column.to_numpy()
-    return columns

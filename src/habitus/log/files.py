@@ -22,7 +22,7 @@ def parquet_alike(files: Sequence[Path], columns: Sequence[str] | None) -> bool:
     None) is missing from a file or of another type there; other columns may differ."""
     import polars as pl
 
-    first, *others = [(file, dict(pl.read_parquet_schema(file))) for file in files]
+    first, *others = [(file, dict(pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema())) for file in files]
     for file, types in others:
         _same_columns(first, (file, types), columns)
         for name in first[1] if columns is None else [name for name in columns if name in first[1]]:
@@ -44,6 +44,10 @@ def _same_columns(first: tuple[Path, Types], other: tuple[Path, Types], columns:
 
 def csv_header(file: Path) -> list[str]:
     """The columns of a CSV file. Raises LogError if two have one name, or it has no header."""
+    with file.open("rb") as lines:
+        start = lines.read(1 << 16)
+    if b"\r" in start and b"\n" not in start:
+        raise LogError(f"{file}: its lines end in a carriage return alone; save it with line feeds.")
     with _opened(file) as rows:
         header = next(rows, [])
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
@@ -68,11 +72,8 @@ def csv_types(files: Sequence[Path], columns: Sequence[str] | None) -> tuple[dic
     wanted = [name for name in headers[files[0]] if columns is None or name in columns or len(files) == 1]
     found = {}
     for file, header in headers.items():
-        scan = pl.scan_csv(
-            file, glob=False, infer_schema_length=None, has_header=False, skip_rows=1, new_columns=header, raise_if_empty=False
-        )
-        types = list(scan.collect_schema().values())
-        found[file] = dict(zip(header, types, strict=False)) if types else {}
+        scan = pl.scan_csv(file, glob=False, infer_schema_length=None, raise_if_empty=False)
+        found[file] = dict(zip(header, scan.collect_schema().values(), strict=False))
     return headers, {name: _one_type(name, found, headers) for name in wanted}
 
 
@@ -102,7 +103,9 @@ def scan_csv(files: Sequence[Path], types: Types) -> Any:
     """A Polars scan of CSV files that all have these columns."""
     import polars as pl
 
-    return pl.scan_csv(list(files), glob=False, has_header=False, skip_rows=1, schema=types, raise_if_empty=False)
+    odd = any('"' in name for name in types)  # Polars does not read the quotes of a header as it reads those of a row
+    options: dict[str, Any] = {"has_header": False, "skip_rows": 1} if odd else {}
+    return pl.scan_csv(list(files), glob=False, schema=types, raise_if_empty=False, **options)
 
 
 def csv_trouble(file: Path) -> str | None:

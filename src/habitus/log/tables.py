@@ -39,8 +39,11 @@ def reading_table(log: EventLog, table: str) -> Iterator[None]:
             yield
     except LogError as error:
         if "cannot be read" not in str(error):
-            raise
+            raise error if str(error).startswith("table ") else LogError(f"table {table!r}: {error}") from None
         check_files(log, table)
+        if files[0].suffix == ".csv":
+            cure = "a field with a comma, a quote or a line's end in it must be quoted, and a quote within it written twice"
+            raise LogError(f"{error}; {cure}.") from None
         raise
 
 
@@ -91,7 +94,7 @@ def _events_as_stored(log: EventLog, event: str, engine: Engine, numbered: bool)
     for column, value in described.where.items():
         frame = read.matching(frame, read.Source(event, column, private[column]), value, engine)
     frame = read.with_time(frame, read.Source(event, time, private[time]), described.time_unit or log.time_unit, TIME, engine)
-    frame = frame.with_columns(nw.col(private[time]).cast(nw.String).alias(TEXT)) if numbered else frame
+    frame = frame.with_columns(read.as_written(frame, private[time], TIME).alias(TEXT)) if numbered else frame
     frame = read.with_user(frame, read.Source(event, user, private[user], of=log), USER, engine)
     frame, made = _with_fields(log, event, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
     return frame.select(USER, TIME, *(nw.col(ours).alias(name) for name, ours in made.items()), *([ROW, TEXT] if numbered else []))

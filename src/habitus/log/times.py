@@ -15,7 +15,7 @@ _USUAL = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} {_HOUR}:{_SIXTY}:{_SIXTY}$"
 
 
 def written(time: int) -> str:
-    """Microseconds UTC as people read them, to the minute; years of five digits have their sign, as ISO 8601 asks.
+    """Microseconds UTC as people read them, to the minute.
 
     >>> written(0)
     '1970-01-01 00:00'
@@ -64,10 +64,12 @@ def _parse_closely(left: Any) -> Any:
 
 def sql_time(column: str) -> str:
     """The same for DuckDB: an expression of microseconds UTC over a quoted column of strings, NULL where the text is no time."""
-    text = f"replace(trim({column}), ',', '.')"
+    text = f"replace(trim({column}, ' '), ',', '.')"
     offset = f"replace(regexp_extract({text}, ':.*([+-][0-9:]+)$', 1), ':', '')"
     minutes = f"TRY_CAST(substr({offset}, 2, 2) AS BIGINT) * 60 + coalesce(TRY_CAST(substr({offset}, 4, 2) AS BIGINT), 0)"
     sign = f"CASE WHEN {offset} LIKE '-%' THEN -60000000 ELSE 60000000 END"
     # A cast to TIMESTAMP passes over the offset, so it is taken off the text and off the time.
     local = f"regexp_replace({text}, '(:[0-9:.]*)(Z|z|[+-][0-9:]+)$', '\\1')"
-    return f"CASE WHEN regexp_matches({text}, '{ISO}') THEN epoch_us(TRY_CAST({local} AS TIMESTAMP)) - {sign} * coalesce({minutes}, 0) END"
+    closely = f"epoch_us(TRY_CAST({local} AS TIMESTAMP)) - {sign} * coalesce({minutes}, 0)"
+    usual = f"WHEN regexp_matches({column}, '{_USUAL}') THEN epoch_us(TRY_CAST({column} AS TIMESTAMP))"
+    return f"CASE {usual} WHEN regexp_matches({text}, '{ISO}') THEN {closely} END"

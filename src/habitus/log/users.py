@@ -22,14 +22,14 @@ HEADERS = frozenset(
 
 def read_users(file: Path) -> Array:
     """The ids in a .npy file, the first column of a .parquet or .csv file, or the lines of any other file; each once, ascending
-    but for a .csv file's: there the first line may be the header, which `ids_like` tells.
+    but for a .csv file's: these come as objects in the file's order, for the first may be the header, which `ids_like` tells.
 
     Ids are int64 or str as a .npy or .parquet file stores them, and str from other files. Raises LogError if the file cannot be
     read or holds none.
     """
     with reading(f"{file}, a list of users"):
         if file.suffix == ".npy":
-            ids = np.load(file, allow_pickle=False)
+            ids = np.asarray(np.load(file, allow_pickle=False))
         elif file.suffix == ".parquet":
             ids = _first_column(file)
         else:
@@ -39,18 +39,19 @@ def read_users(file: Path) -> Array:
     if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iuU":
         raise LogError(f"{file}: expected a list of whole numbers or texts, received {ids.dtype} of shape {ids.shape}.")
     if file.suffix == ".csv":
-        return ids
+        return ids.astype(object)
     return np.unique(_as_int64(ids) if ids.dtype.kind in "iu" else ids)
 
 
 def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None) -> Array:
     """User ids of the type that a log's have, str (`text`) or int64; ascending, each once.
 
-    The first of a list of texts is passed over if it is a header: where the log's ids are whole numbers, if it is none and others
-    follow; where they are text, if it is `header` (the user column's name) or one of HEADERS. Raises LogError, with an example,
-    if an id does not convert.
+    The first of an array of objects (a .csv file's lines) is passed over if it is a header: where the log's ids are whole numbers,
+    if it is none and others follow; where they are text, if it is `header` (the user column's name) or one of HEADERS. Raises
+    LogError, with an example, if an id does not convert.
     """
     ids = np.asarray(users)
+    headed = ids.dtype == object and len(ids) > 1
     if ids.dtype == object:
         ids = np.array([str(one) for one in ids.tolist()], str)
     if ids.dtype.kind in "iu":
@@ -58,8 +59,8 @@ def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None
     elif ids.dtype.kind != "U":
         raise LogError(f"users: expected whole numbers or texts, received {ids.dtype}.")
     elif not text:
-        ids = _whole_numbers(ids.tolist())
-    elif len(ids) > 1 and (str(ids[0]) == header or str(ids[0]).lower() in HEADERS):
+        ids = _whole_numbers(ids.tolist()[1 if headed and not _whole(ids[0]) else 0 :])
+    elif headed and (str(ids[0]) == header or str(ids[0]).lower() in HEADERS):
         ids = ids[1:]
     return np.unique(ids)
 
@@ -70,15 +71,14 @@ def _first_column(file: Path) -> Array:
     ids = pl.scan_parquet(file, glob=False, hive_partitioning=False).select(pl.nth(0)).collect().to_series().drop_nulls()
     if ids.dtype in (pl.String, pl.Categorical, pl.Enum):
         return np.array(ids.cast(pl.String).to_list(), str)
-    return ids.to_numpy()
+    return np.asarray(ids.to_numpy())
 
 
 def _whole_numbers(texts: list[str]) -> Array:
-    kept = texts[1:] if len(texts) > 1 and not _whole(texts[0]) else texts
-    wrong = next((text for text in kept if not _whole(text)), None)
+    wrong = next((text for text in texts if not _whole(text)), None)
     if wrong is not None:
         raise LogError(f"users: {wrong[:80]!r} is no whole number of 64 bits, as the log's ids are; mend the list.")
-    return np.array([int(text) for text in kept], np.int64)
+    return np.array([int(text) for text in texts], np.int64)
 
 
 def _whole(text: str) -> bool:

@@ -134,12 +134,14 @@ def fit(
     """Fit a vocabulary on the events before `until` (microseconds UTC), of `users` or of everyone, for every field or for those
     in `only`; the event type is always coded.
 
-    Raises LogError if there is no event before the cut-off.
+    Raises LogError if there is no event before the cut-off, or a field is of different types in two tables.
     """
     from habitus.log.counting import Counter
     from habitus.log.engine import engine_named
+    from habitus.log.tables import field_types
 
     runs = engine or engine_named("polars")
+    field_types(log, runs)
     counter = Counter(log, runs, until, users)
     types, first = counter.event_types()
     fields: dict[str, Field] = {}

@@ -1,0 +1,77 @@
+"""Lists of user ids: what a file may hold, and that ids become what the log's are."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from habitus.errors import LogError
+from habitus.log.users import ids_like, read_users
+
+
+def listed(folder: Path, name: str, content: Any) -> Path:
+    file = folder / name
+    if isinstance(content, np.ndarray):
+        np.save(file, content)
+    elif isinstance(content, pl.DataFrame):
+        content.write_parquet(file)
+    else:
+        file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text", "expected"),
+    [
+        ("a.txt", b"\xef\xbb\xbf2\r\n 1 \n\n1\n", False, [1, 2]),
+        ("a.txt", b"007\n7\n", True, ["007", "7"]),
+        ("a.csv", b"1\n2\n", False, [1, 2]),
+        ("a.csv", b"client,x\n2,a\n1,b\n", False, [1, 2]),
+        ("a.csv", b"User_ID\n01\n2\n", True, ["01", "2"]),
+        ("a.csv", b"\xef\xbb\xbfwho\nzoe\n", True, ["zoe"]),
+        ("a.csv", b"anna\nzoe\n", True, ["anna", "zoe"]),
+        ("a.npy", np.array([2, 1, 1], np.uint8), False, [1, 2]),
+        ("a.npy", np.array([10, 2]), True, ["10", "2"]),
+        ("a.npy", np.array(["2", "1"]), False, [1, 2]),
+        ("a.parquet", pl.DataFrame({"u": [3, None, 1]}), False, [1, 3]),
+        ("a.parquet", pl.DataFrame({"u": pl.Series(["b", "a"], dtype=pl.Categorical)}), True, ["a", "b"]),
+    ],
+)
+def test_users_become_what_the_logs_ids_are(tmp_path: Path, name: str, content: Any, text: bool, expected: list[Any]) -> None:
+    """Ids read as another type than the log's would name nobody, and a header counted as a user would be reported missing."""
+    ids = ids_like(read_users(listed(tmp_path, name, content)), text, header="who")
+    assert ids.tolist() == expected
+    assert ids.dtype.kind == ("U" if text else "i")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"1\nx2\n", "'x2' is no whole number"),
+        ("a.txt", b"1\n\xc2\xb2\n", "is no whole number"),
+        ("a.txt", b"99999999999999999999\n", "'99999999999999999999' is no whole number of 64 bits"),
+        ("a.txt", b"9223372036854775808\n", "is no whole number of 64 bits"),
+        ("a.txt", b"#\n1\n", "'#' is no whole number"),
+        ("a.csv", b"u\nx2\n1\n", "'x2' is no whole number"),
+        ("a.txt", b"1\n1.0\n", "'1.0' is no whole number"),
+        ("a.txt", b"", "expected a list"),
+        ("a.txt", b"\xff\xfe1", "cannot be read"),
+        ("a.npy", np.array([2**63 + 5, 1], np.uint64), "9223372036854775813 is no whole number of 64 bits"),
+        ("a.npy", np.array([1.0]), "expected a list of whole numbers or texts"),
+        ("a.npy", np.zeros((2, 2), int), "expected a list"),
+        ("a.parquet", pl.DataFrame({"u": [True]}), "expected a list"),
+    ],
+)
+def test_users_that_do_not_convert_are_named(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    """A typing error in a list must be found by reading the message, not the list."""
+    with pytest.raises(LogError) as error:
+        ids_like(read_users(listed(tmp_path, name, content)), False)
+    assert message in str(error.value)
+
+
+def test_ids_like_keeps_the_largest_id() -> None:
+    """The other side of the limit above."""
+    assert ids_like(["9223372036854775807", "-9223372036854775808"], False).tolist() == [-(2**63), 2**63 - 1]
+    assert ids_like(np.array(["a", "b"], object), True).tolist() == ["a", "b"]
