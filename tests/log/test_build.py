@@ -173,7 +173,7 @@ def test_build_refuses_a_log_of_other_types(tmp_path: Path) -> None:
     frames = logs.tables(8)
     vocabulary, _ = made(logs.write(tmp_path, frames))
     texts = {name: f.with_columns(f["sku"].cast(str)) if "sku" in f.columns else f for name, f in frames.items()}
-    with pytest.raises(LogError, match="'sku' is String here and not in the model"):
+    with pytest.raises(LogError, match="'sku' is text here and a whole number in the model"):
         build(logs.write(tmp_path, texts), vocabulary, until=END)
 
 
@@ -185,3 +185,16 @@ def test_build_no_event_before_the_cutoff_says_so(tmp_path: Path) -> None:
     vocabulary = fit(log, until=END)
     with pytest.raises(LogError, match="no event before the cut-off"):
         build(log, vocabulary, until=946_684_800_000_000)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_build_a_field_that_is_empty_tonight(tmp_path: Path, engine: str) -> None:
+    """A column without a value has no type of its own; a night without urls must not stop the encoding."""
+    frames = logs.tables(10)
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    vocabulary, lines = made(logs.write(tmp_path / "a", frames, "csv"), engine)
+    empty = {**frames, "visit": frames["visit"].with_columns(url=None)}
+    log = logs.write(tmp_path / "b", empty, "csv")
+    tonight = build(log, vocabulary, until=END, engine=engine_named(engine))
+    assert set(tonight.read(slice(None), ["url"]).codes["url"].tolist()) == {ABSENT}
+    assert tonight.lengths.tolist() == lines.lengths.tolist()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from habitus import artefact
 from habitus.errors import LogError
 from habitus.log import timelines as store
+from habitus.log.columns import words
 from habitus.log.counting import Counter
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, Frame, engine_named, reading
@@ -39,7 +40,6 @@ def build(
     memory at once (a single user may have more). Raises LogError if the log does not fit the vocabulary.
     """
     runs = engine or engine_named("polars")
-    _check_types(log, vocabulary, runs)
     counter = Counter(log, runs, until, users)
     found, counts = counter.users_and_counts()
     if not len(found) and users is None:
@@ -88,9 +88,9 @@ class _Coder:
         self._keys: dict[str, Frame] = {}  # per field that is coded by a join: its values and their codes
         self._special: dict[str, Array] = {name: np.zeros(2, np.int64) for name in vocabulary.fields}
         self._events = 0
+        self._types = _check_types(counter, vocabulary)
         for name in self._stored():
             self._prepare(name)
-        self._types = field_types(self.log, self.engine)
         position = {event: FIRST + i for i, event in enumerate(vocabulary.event_types)}
         self._type_codes = np.array([position.get(event, OTHER) for event in self.log.events], np.int64)
 
@@ -187,7 +187,7 @@ class _Coder:
             return frame
         if self._is_number(name):
             return frame.with_columns(nw.col(name).alias(_value(name)))
-        joined = frame.join(self._keys[name], on=name, how="left")
+        joined = frame.with_columns(nw.col(name).cast(self._types[name])).join(self._keys[name], on=name, how="left")
         code = nw.when(nw.col(name).is_null()).then(nw.lit(ABSENT)).otherwise(nw.col(_code(name)).fill_null(OTHER))
         return joined.with_columns(code.cast(nw.Int64).alias(_code(name)))
 
@@ -240,8 +240,12 @@ def _dictionary(field: Field, values: Array) -> Array:
     return smallest(coded, field.size)
 
 
-def _check_types(log: EventLog, vocabulary: Vocabulary, engine: Engine) -> None:
-    types = field_types(log, engine)
+def _check_types(counter: Counter, vocabulary: Vocabulary) -> dict[str, Any]:
+    """The type of every field here. Raises LogError if a field is of another kind or type than in the model.
+
+    A field without a value matches any type, and takes the model's.
+    """
+    log, types = counter.log, field_types(counter.log, counter.engine)
     for name, entry in vocabulary.fields.items():
         if name == EVENT_TYPE or name not in types:
             continue
@@ -249,5 +253,12 @@ def _check_types(log: EventLog, vocabulary: Vocabulary, engine: Engine) -> None:
             raise LogError(
                 f"field {name!r} is described as {log.spec(name).kind} here and as {entry.kind} in the model; describe it alike."
             )
-        if entry.kind == "category" and (types[name] == nw.String) != (vocabulary.values[name].dtype.kind == "U"):
-            raise LogError(f"field {name!r} is {types[name]} here and not in the model, so that no value would match; store it alike.")
+        if entry.kind == "category":
+            wanted = nw.String() if vocabulary.values[name].dtype.kind == "U" else nw.Int64()
+            if types[name] != wanted and len(counter.counted(name)[0]):
+                raise LogError(
+                    f"field {name!r} is {words(types[name])} here and {words(wanted)} in the model, so that no value would match; "
+                    "store it alike."
+                )
+            types[name] = wanted
+    return types

@@ -153,7 +153,7 @@ def _header(file: Path) -> tuple[str, ...]:
     """The columns of a file and its format; the file's own name if it cannot be read, so that nothing is like it."""
     try:
         with reading(str(file)):
-            scanned = pl.scan_parquet(file) if file.suffix == ".parquet" else pl.scan_csv(file)
+            scanned = pl.scan_parquet(file, glob=False) if file.suffix == ".parquet" else pl.scan_csv(file, glob=False)
             return (file.suffix, *scanned.collect_schema())
     except LogError:
         return (str(file),)
