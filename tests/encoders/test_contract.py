@@ -184,7 +184,7 @@ def test_input_is_not_mutated(kind: str) -> None:
 @everyone
 def test_unseen_users_and_values_are_defined(kind: str, fitted: dict[str, Encoder]) -> None:
     """A user or a value that was not there at fit would have no vector, or one that is not finite."""
-    later = random_timelines(4, users=20, days=90)
+    later = replace(random_timelines(4, users=20, days=90), horizon=ORIGIN + 60 * DAY)  # coded with the vocabulary of the fit
     (shard,) = later.shards
     other = {name: np.full_like(codes, OTHER) for name, codes in shard.codes.items()}
     nothing_known = Shard(shard.time, other, {"price": np.full_like(shard.values["price"], 1e30)})
@@ -226,3 +226,11 @@ def test_another_vocabulary_is_refused(kind: str, fitted: dict[str, Encoder], ti
     wider = replace(timelines, fields={**FIELDS, "sku": replace(FIELDS["sku"], size=99)})
     with pytest.raises(LogError, match=r"not those of fit.*sku"):
         encode(fitted[kind], wider)
+
+
+@everyone
+def test_another_vocabulary_of_equal_sizes_is_refused(kind: str, fitted: dict[str, Encoder], timelines: Timelines) -> None:
+    """Event types in another order have codes of the same number and of another meaning."""
+    for other in (replace(timelines, event_types=timelines.event_types[::-1]), replace(timelines, origin=timelines.origin - DAY)):
+        with pytest.raises(LogError, match="not those of fit"):
+            encode(fitted[kind], other)

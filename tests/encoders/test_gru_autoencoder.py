@@ -104,7 +104,7 @@ def test_an_ignorant_model_costs_the_logarithm_of_every_size() -> None:
     sequences = Sequences(timelines, columns, max_length=9)
     loss, steps = model.loss(next(Feed(sequences, np.flatnonzero(timelines.lengths)).epoch(0)))
     assert loss.item() / steps == pytest.approx(np.log(sizes).sum(), rel=1e-5)
-    assert sizes == [8, 12, 12, 12, 12, 12]
+    assert sizes == [8, 12, 14, 14, 14, 14], "codes of vectors go by value: `keep` is for categories"
 
 
 @pytest.mark.parametrize("more", [{}, {"distinct": "sku"}, {"decoder_start": "latent", "join": "concatenate", "layers": 3}])
@@ -175,7 +175,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     assert np.abs(vectors(other, timelines) - undisturbed).max() > 1e-3, "another seed's checkpoint was taken up"
 
 
-def test_absent_fields_cost_nothing_if_so_set() -> None:
+def test_absent_fields_cost_nothing_if_so_set(tmp_path: Path) -> None:
     """Losses would fall on fields that an event does not have, or a rebuilt event have fields that its type lacks."""
     timelines = random_timelines(0, users=60)
     encoder = new(absent=False)
@@ -185,8 +185,9 @@ def test_absent_fields_cost_nothing_if_so_set() -> None:
     assert (rebuilt.remembered.codes["sku"][visits] == ABSENT).all()
     assert (rebuilt.remembered.codes["name"][visits] == ABSENT).all()
     assert not (rebuilt.remembered.codes["sku"][~visits] == ABSENT).any()
-    again = GRUAutoencoder(encoder.settings)
-    again._restore(*encoder._state())
+    encoder.save(tmp_path / "encoder")
+    again = Encoder.load(tmp_path / "encoder")
+    assert isinstance(again, GRUAutoencoder)
     np.testing.assert_array_equal(again.reconstruct(timelines, device="cpu").remembered.codes["sku"], rebuilt.remembered.codes["sku"])
 
 
@@ -199,7 +200,7 @@ def test_reconstruction_is_ragged_and_without_specials() -> None:
     assert (rebuilt.users == timelines.users).all()
     np.testing.assert_array_equal(np.diff(rebuilt.true.offsets), np.minimum(timelines.lengths, 10))
     lengths = np.diff(rebuilt.remembered.offsets)
-    assert len(lengths) == len(timelines) and lengths.max() <= 10 and not lengths[timelines.lengths == 0].any()
+    assert len(lengths) == len(timelines) and lengths.max() <= 11 and not lengths[timelines.lengths == 0].any()
     assert rebuilt.remembered.codes["name"].shape == (rebuilt.remembered.offsets[-1], 4)
     assert min(codes.min(initial=ABSENT) for codes in rebuilt.remembered.codes.values()) >= ABSENT
 
@@ -250,3 +251,115 @@ def test_bfloat16_training_encodes_in_float32() -> None:
     timelines = random_timelines(0, users=60)
     found = vectors(new(precision="bfloat16", decoder_start="latent", hidden=16).fit(timelines, device="cpu"), timelines)
     assert found.dtype == np.float32 and np.isfinite(found).all()
+
+
+def test_held_out_users_are_never_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early stopping and the accuracies reported would be measured on users that the model knows by heart."""
+    from habitus.encoders import gru_autoencoder as module
+
+    seen: dict[str, np.ndarray] = {}
+    train = module.train
+
+    def spy(model: Any, feed: Feed, held_out: Feed, *rest: Any, **more: Any) -> dict[str, Any]:
+        seen.update(learned=feed._users, watched=held_out._users)
+        return train(model, feed, held_out, *rest, **more)
+
+    def measured(encoder: GRUAutoencoder, timelines: Timelines, *rest: Any) -> dict[str, Any]:
+        seen["tested"] = timelines.users
+        return {}
+
+    monkeypatch.setattr(module, "train", spy)
+    monkeypatch.setattr(GRUAutoencoder, "_measured", measured)
+    timelines = random_timelines(0, users=200)
+    encoder = new(epochs=1)
+    encoder.fit(timelines, device="cpu")
+    active = timelines.users[timelines.lengths > 0]
+    groups = [set(active[seen["learned"]].tolist()), set(active[seen["watched"]].tolist()), set(seen["tested"].tolist())]
+    assert [len(group) for group in groups] == list(encoder.facts["users"].values())
+    assert set.union(*groups) == set(active.tolist())
+    assert sum(map(len, groups)) == len(active), "a user is in two groups"
+
+
+def test_decoder_is_not_told_what_it_has_to_say() -> None:
+    """A target that leaks into its own step would make the loss fall, and teach nothing."""
+    timelines = random_timelines(0, users=20)
+    columns = columns_of(timelines, ("event_type", "sku"), 50)
+    torch.manual_seed(0)
+    sizes = [column.size for column in columns]
+    model = SequenceAutoencoder(sizes, embedding=4, join="sum", hidden=6, layers=1, dropout=0.0, decoder_start="stack").eval()
+    sequences = Sequences(timelines, columns, max_length=12)
+    (batch,) = Feed(sequences, np.flatnonzero(timelines.lengths)).epoch(0)
+    stack = model.encoder(model.embedding(batch.codes), batch.layout)[1]
+    model.encoder.forward = lambda *given: (None, stack)  # type: ignore[method-assign, assignment]  # the vector stays as it is
+    states, _ = model._teacher_forced(batch)
+    last = batch.codes.clone()
+    last[1, -1] = 7  # the longest sequence's last token: an end, which nothing follows
+    changed, _ = model._teacher_forced(type(batch)(batch.users, last, batch.layout))
+    torch.testing.assert_close(changed, states)
+    first = batch.codes.clone()
+    first[1, batch.layout.users] = 7  # the longest sequence's first event: told to the second step on, not to the first
+    changed, _ = model._teacher_forced(type(batch)(batch.users, first, batch.layout))
+    torch.testing.assert_close(changed[: batch.layout.users], states[: batch.layout.users])
+    assert not torch.allclose(changed, states)
+
+
+def test_initial_weights_follow_the_seed() -> None:
+    """Scores over several seeds would be the scores of one."""
+    timelines = random_timelines(0)
+    one, other = (new(epochs=1, learning_rate=1e-12).fit(timelines, seed=seed, device="cpu") for seed in (1, 2))
+    assert np.abs(vectors(one, timelines) - vectors(other, timelines)).max() > 1e-3
+
+
+def test_failed_refit_leaves_an_unfitted_encoder() -> None:
+    """Half-trained weights would encode as if nothing had happened."""
+
+    class Broken:
+        @contextmanager
+        def stage(self, title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+            def advance(done: int = 0, note: str = "") -> None:
+                raise KeyboardInterrupt
+
+            yield advance
+
+        def say(self, text: str) -> None: ...
+
+    timelines = random_timelines(0)
+    encoder = new().fit(timelines, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        encoder.fit(timelines, device="cpu", progress=Broken())
+    for use in (encoder.encode, encoder.reconstruct):  # type: ignore[attr-defined]
+        with pytest.raises(LogError, match="not fitted"):
+            use(timelines, device="cpu")
+
+
+def test_checkpoint_of_other_contents_is_not_taken_up(tmp_path: Path) -> None:
+    """The same users with other events would be given the old model."""
+    timelines = random_timelines(0)
+    (shard,) = timelines.shards
+    other = {name: codes[::-1].copy() if name == "sku" else codes for name, codes in shard.codes.items()}
+    changed = Timelines(**{**vars(timelines), "shards": (Shard(shard.time, other, shard.values),)})
+    new().fit(timelines, device="cpu", work=tmp_path)
+    resumed, fresh = new().fit(changed, device="cpu", work=tmp_path), new().fit(changed, device="cpu")
+    np.testing.assert_array_equal(vectors(resumed, changed), vectors(fresh, changed))
+
+
+def test_accuracy_does_not_credit_ends_that_were_never_said() -> None:
+    """A decoder that never stops would score on every history that was cut."""
+    timelines = random_timelines(0)
+    encoder = new(max_length=5, epochs=1)
+    encoder.fit(timelines, device="cpu")
+    assert encoder._model is not None
+    with torch.no_grad():
+        for head in encoder._model._heads:
+            head.bias[2] = -1e6  # the end
+    rebuilt = encoder.reconstruct(timelines, device="cpu")
+    assert set(np.diff(rebuilt.remembered.offsets)[timelines.lengths > 0]) == {4}
+    wrong = Steps(rebuilt.remembered.offsets, {name: np.zeros_like(codes) for name, codes in rebuilt.remembered.codes.items()})
+    assert accuracy(Reconstruction(rebuilt.users, rebuilt.true, wrong), "sku") == 0
+
+
+def test_left_out_steps_are_counted_with_distinct_too() -> None:
+    """What max_length leaves out must be counted, whatever a step is."""
+    timelines = random_timelines(0)
+    encoder = new(distinct="sku", max_length=4, epochs=1).fit(timelines, device="cpu")
+    assert encoder.encode(timelines, device="cpu").facts["events_left_out"] == encoder.facts["steps"]["beyond_max_length"] > 0

@@ -100,3 +100,30 @@ def test_vectors_beyond_float16_are_refused():
     vectors[7, 0] = 70000
     with pytest.raises(ProfilesError, match="float16"):
         next(SMALL.logits_per_epoch(vectors, task.positions, task.train, task.positions))
+
+
+def test_unseen_epoch_is_chosen_on_held_out_training_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best epoch chosen on users that it learned from, or always the last one, would not be what the score claims."""
+    from types import SimpleNamespace
+
+    rng = np.random.default_rng(0)
+    labels = rng.random((40, 1)) < 0.5
+    task = SimpleNamespace(name="t", positions=np.arange(40), train=labels, validation=~labels, popularity=None)
+    probe = ChallengeProbe()
+    asked: dict[str, np.ndarray] = {}
+
+    def epochs(self: object, vectors: np.ndarray, rows: np.ndarray, truth: np.ndarray, score_rows: np.ndarray):  # type: ignore[no-untyped-def]
+        asked.update(rows=rows, score_rows=score_rows)
+        for right, mark in ((0.2, 1.0), (1.0, 2.0), (0.5, 3.0)):  # the second epoch is the best on the held-out users' own labels
+            held = len(score_rows) - 8
+            hit = np.arange(held) < right * held
+            said = np.where(hit, labels[score_rows[:held], 0], ~labels[score_rows[:held], 0])
+            yield np.concatenate([np.where(said, 5.0, -5.0), np.full(8, mark)])[:, None].astype(np.float32)
+
+    monkeypatch.setattr(ChallengeProbe, "logits_per_epoch", epochs)
+    vectors = np.zeros((40, 3), np.float32)
+    ((_, chosen),) = probe.outputs(vectors, [task], np.arange(32), np.arange(32, 40), seed=0, on_reported=False)  # type: ignore[list-item]
+    held = asked["score_rows"][:-8]
+    assert len(held) and not set(held) & set(asked["rows"])
+    assert set(held) | set(asked["rows"]) == set(range(32))
+    assert (chosen == 2.0).all()

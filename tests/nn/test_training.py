@@ -183,10 +183,41 @@ def test_nothing_to_learn_from() -> None:
         train(Mean(), Draws(0.0, 0), Draws(0.0, 1), TrainingSettings(), device="cpu", progress=SILENT)
 
 
-def test_bfloat16_trains() -> None:
-    """The faster number type would not work, or leave weights in it."""
-    model, report = _train(TrainingSettings(epochs=3, precision="bfloat16", learning_rate=0.05))
-    assert model.guess.dtype == torch.float32 and report["epochs"][2]["loss"] < report["epochs"][0]["loss"]
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_is_what_products_are_computed_in(precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A precision that is accepted and passed over would be reported as measured; weights stay float32 in any case."""
+    seen = set()
+    loss = Mean.loss
+
+    def noting(self: Mean, batch: Numbers) -> tuple[Tensor, int]:
+        seen.add((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        return loss(self, batch)
+
+    monkeypatch.setattr(Mean, "loss", noting)
+    model, _ = _train(TrainingSettings(epochs=1, precision=precision))
+    assert seen == {dtype} and model.guess.dtype == torch.float32
+
+
+def test_clip_and_schedule_reach_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that change nothing would be tuned in vain."""
+    rates: list[float] = []
+    lengths: list[float] = []
+    step = torch.optim.Adam.step
+
+    def noting(self: torch.optim.Adam, *given: Any, **more: Any) -> Any:
+        group = self.param_groups[0]
+        rates.append(group["lr"])
+        gradients = [weight.grad.flatten() for weight in group["params"] if weight.grad is not None]
+        lengths.append(float(torch.cat(gradients).norm()))
+        return step(self, *given, **more)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noting)
+    _train(TrainingSettings(epochs=4, patience=4, learning_rate=0.1, schedule="cosine", clip=0.05))
+    assert max(lengths) <= 0.05 + 1e-6
+    assert rates[0] > 0.09 and rates[-1] < 0.02 and rates == sorted(rates, reverse=True)
+    lengths.clear(), rates.clear()
+    _train(TrainingSettings(epochs=2, learning_rate=0.1))
+    assert max(lengths) > 0.05 and set(rates) == {0.1}
 
 
 @pytest.mark.parametrize(
@@ -224,3 +255,8 @@ def test_unknown_device() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no CUDA GPU"):
             torch_device("cuda")
+
+
+def test_held_out_shares_are_those_asked_for() -> None:
+    """A share of four tenths would be cut to one tenth without a word."""
+    assert [len(group) for group in held_out_users(1000, (0.4, 0.45), seed=0)] == [150, 400, 450]

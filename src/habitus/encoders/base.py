@@ -43,7 +43,7 @@ class Encoder(ABC):
         self.settings = self.Settings() if settings is None else settings
         self.name = name or self.kind
         self.model_until: int | None = None  # microseconds UTC; None before `fit`
-        self._sizes: dict[str, int] = {}
+        self._coding: dict[str, Any] = {}  # how the timelines of fit were coded
         self.facts: dict[str, Any] = {}  # what `fit` has to report: losses, accuracies, durations; JSON values
 
     def fit(
@@ -55,25 +55,31 @@ class Encoder(ABC):
         """
         if timelines.n_events == 0:
             raise LogError(f"{self.name}: there is no event before the cut-off to learn from; choose a later cut-off.")
-        self.facts = {}
+        self.model_until, self.facts = None, {}  # not fitted, until all of this has gone well
         learned_from = timelines.at(np.flatnonzero(timelines.lengths > 0))
         self._fit(learned_from, seed=seed, device=device, progress=progress, work=work)
+        self._coding = _coding_of(timelines)
         self.model_until = timelines.until
-        self._sizes = {name: entry.size for name, entry in timelines.fields.items()}
         return self
+
+    def _check(self, timelines: Timelines) -> None:
+        """Raises LogError if `fit` has not been called, or has failed, or the timelines were coded with another vocabulary."""
+        if self.model_until is None:
+            raise LogError(f"{self.name}: not fitted yet; call fit(timelines) first, or load a fitted one.")
+        if self._coding != (coding := _coding_of(timelines)):
+            fields, known = coding["fields"], self._coding["fields"]
+            changed = [name for name in {**fields, **known} if fields.get(name) != known.get(name)]
+            changed += [name for name in coding if name != "fields" and coding[name] != self._coding[name]]
+            raise LogError(
+                f"{self.name}: the timelines' codes are not those of fit (other {', '.join(changed)}); code them with the model's vocabulary."
+            )
 
     def encode(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Profiles:
         """The profiles, one block named `name`, of every user of `timelines`, in their order.
 
         Raises LogError if `fit` has not been called, or the timelines were coded with another vocabulary.
         """
-        if self.model_until is None:
-            raise LogError(f"{self.name}: not fitted yet; call fit(timelines) first, or load a fitted one.")
-        if self._sizes != (sizes := {name: entry.size for name, entry in timelines.fields.items()}):
-            changed = sorted(set(self._sizes.items()) ^ set(sizes.items()))
-            raise LogError(
-                f"{self.name}: the timelines' fields are not those of fit ({changed[:3]}); code them with the model's vocabulary."
-            )
+        self._check(timelines)
         there = np.flatnonzero(timelines.lengths > 0)
         matrix, known = np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
         with progress.stage(f"encoding with {self.name}", int(timelines.lengths.sum()), "events") as advance:
@@ -138,7 +144,7 @@ class Encoder(ABC):
         with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
             writer.arrays("state", state)
             writer.json("settings", dataclasses.asdict(self.settings))
-            writer.json("facts", {"sizes": self._sizes, "model_until": self.model_until, "report": self.facts, "own": facts})
+            writer.json("facts", {"coding": self._coding, "model_until": self.model_until, "report": self.facts, "own": facts})
             writer.facts = {"encoder": self.kind, "name": self.name}
 
     @staticmethod
@@ -149,7 +155,7 @@ class Encoder(ABC):
             kind = encoder_class(reader.manifest["encoder"])
             encoder = kind(kind.Settings(**_tupled(reader.json("settings"))), name=reader.manifest["name"])
             facts = reader.json("facts")
-            encoder.model_until, encoder._sizes, encoder.facts = facts["model_until"], facts["sizes"], facts["report"]
+            encoder.model_until, encoder._coding, encoder.facts = facts["model_until"], facts["coding"], facts["report"]
             encoder._restore(reader.arrays("state"), facts["own"])
         except (KeyError, TypeError, ValueError, RuntimeError, RecipeError) as error:
             raise ArtefactError(f"{folder}: what it holds is no {reader.manifest.get('encoder')} ({error}).") from None
@@ -197,6 +203,14 @@ def chosen_fields(timelines: Timelines, names: Sequence[str]) -> list[str]:
     for name in expanded:
         timelines.field(name)
     return list(dict.fromkeys(expanded))
+
+
+def _coding_of(timelines: Timelines) -> dict[str, Any]:
+    """What two timelines share if the same vocabulary coded them; JSON values."""
+    return {
+        "fields": {name: entry.size for name, entry in timelines.fields.items()}, "event types": list(timelines.event_types),
+        "origin": timelines.origin, "horizon": timelines.horizon,
+    }  # fmt: skip
 
 
 def _tupled(settings: dict[str, Any]) -> dict[str, Any]:

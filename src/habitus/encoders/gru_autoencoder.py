@@ -20,7 +20,7 @@ from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
 from habitus.nn.threads import coarse
-from habitus.nn.training import TrainingSettings, derived, held_out_users, require, require_one, seeded, torch_device, train
+from habitus.nn.training import TrainingSettings, derived, held_out_users, is_whole, require, require_one, seeded, torch_device, train
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -34,7 +34,7 @@ class GRUAutoencoderSettings(TrainingSettings):
     fields: tuple[str, ...] = ("event_type", "*")
     """Fields of an event to read; "*": every stored category and number not named otherwise."""
     keep: int = 5000
-    """Most frequent values told apart per field; the rest read as one."""
+    """Most frequent values told apart per category field; the rest read as one."""
     embedding: int = 128
     """Numbers per embedded code."""
     join: str = "sum"
@@ -60,10 +60,11 @@ class GRUAutoencoderSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(isinstance(self.fields, tuple), "fields", "a tuple of names", self.fields)
         for name in ("keep", "embedding", "hidden", "layers"):
-            require(getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
+            require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
         require(len(self.fields) > 0, "fields", "at least one name", self.fields)
-        require(self.max_length >= 3, "max_length", "at least 3 (a start, a step, an end)", self.max_length)
+        require(is_whole(self.max_length) and self.max_length >= 3, "max_length", "at least 3 (a start, a step, an end)", self.max_length)
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
         require(0 <= self.tested < 0.5, "tested", "at least 0 and below 0.5", self.tested)
         require_one(self.join, "join", ("sum", "concatenate"))
@@ -117,18 +118,28 @@ class GRUAutoencoder(Encoder):
         """The newest events that are read; with `distinct`, first contacts may lie anywhere."""
         return self.settings.max_length - 2 if self.settings.distinct is None else None
 
+    def _left_out(self, timelines: Timelines) -> int:
+        """Steps beyond the newest that are read; with `distinct`, first contacts."""
+        sequences = self._sequences(timelines)
+        return int(np.maximum(sequences.steps - sequences.max_steps, 0).sum())
+
     def reconstruct(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Reconstruction:
         """Greedy decoding of every user's vector (decoder_start "stack": of the whole hidden stack), beside what was read.
 
-        A user's sequence ends where the end token is likeliest, or after max_length − 2 steps. Users without a step have empty
-        sequences. Raises LogError if `fit` has not been called.
+        A user's sequence ends where the end is likelier than an event, all fields weighed together (without `absent`: the event
+        type's alone), or one step beyond max_length − 2, so that an end that was never said shows. Users without a step have
+        empty sequences. Raises LogError as `encode` does.
         """
+        self._check(timelines)
+        return self._rebuilt(timelines, device, progress)
+
+    def _rebuilt(self, timelines: Timelines, device: str, progress: Progress) -> Reconstruction:
         chosen = torch_device(device)
         model, sequences = self._ready(chosen), self._sequences(timelines)
         true, remembered = _Collected(self._columns), _Collected(self._columns)
         with torch.no_grad(), coarse(), progress.stage(f"rebuilding with {self.name}", len(timelines), "users") as advance:
             for batch in _batches(sequences, chosen):
-                codes, owner = model.rebuild(model.read(model.remember(batch)), sequences.max_steps, self._absences)
+                codes, owner = model.rebuild(model.read(model.remember(batch)), sequences.max_steps + 1, self._absences)
                 remembered.add(batch.users[owner.cpu().numpy()], codes.cpu().numpy())
                 layout = batch.layout.shortened  # what follows a step, but for the end
                 inner = layout.followed
@@ -207,8 +218,18 @@ class GRUAutoencoder(Encoder):
         return {
             "settings": asdict(self.settings), "columns": [asdict(column) for column in self._columns],
             "users": [len(timelines), crc32(timelines.users.tobytes()), crc32(timelines.lengths.tobytes())],
-            "events": timelines.n_events, "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
+            "contents": self._contents(timelines), "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
         }  # fmt: skip
+
+    def _contents(self, timelines: Timelines) -> int:
+        """A checksum of all that is read, piece by piece."""
+        names = list(dict.fromkeys([*self._fields, *([self.settings.distinct] if self.settings.distinct else [])]))
+        found = 0
+        for piece in timelines.pieces():
+            events = timelines.read(piece, names)
+            for array in (events.time, *(events.codes[name] for name in names)):
+                found = crc32(np.ascontiguousarray(array).tobytes(), found)
+        return found
 
     def _measured(self, timelines: Timelines, device: str, progress: Progress) -> dict[str, Any]:
         """Share of steps, the end included, that are rebuilt in their place: per field, teacher-forced and free-running."""
@@ -219,7 +240,7 @@ class GRUAutoencoder(Encoder):
                 hits, counts = model.right(batch)
                 right += torch.stack([(hits & counts).sum(1), counts.sum(1)]).cpu().numpy()
         forced = {name: right[:, [column.field == name for column in self._columns]].sum(1) for name in self._fields}
-        rebuilt = self.reconstruct(timelines, device=device, progress=progress)
+        rebuilt = self._rebuilt(timelines, device, progress)
         return {
             "users": len(timelines),
             "teacher_forced": {name: float(hits / counts) for name, (hits, counts) in forced.items()},

@@ -119,7 +119,7 @@ def judge(
         _check_cutoff(name, profiles, targets.split, progress)
     model = named_probe(probe) if isinstance(probe, str) else probe
     common = _common_users(profile_sets, targets)
-    tasks, skipped = _usable(targets, common, 2 * folds)
+    tasks, skipped = _usable(targets, common, max(2 * folds, -(-5 * folds // (folds - 1))))
     groups = _by_users(tasks)
     total = len(profile_sets) * len(seeds) * (1 + folds) * len(tasks)
     tallies: dict[tuple[str, str, str], list[Tally]] = {}

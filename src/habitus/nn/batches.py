@@ -41,7 +41,8 @@ class Column:
 
 
 def columns_of(timelines: Timelines, fields: Sequence[str], keep: int) -> tuple[Column, ...]:
-    """The columns of these fields, each telling apart the `keep` most frequent values.
+    """The columns of these fields; those of categories tell apart the `keep` most frequent values, as codes go by frequency there
+    and by value elsewhere.
 
     Raises LogError if there is no such field, or its codes mean something else in the next log (texts).
     """
@@ -51,7 +52,8 @@ def columns_of(timelines: Timelines, fields: Sequence[str], keep: int) -> tuple[
         if field.kind == "text":
             raise LogError(f"the field {name!r} is text, whose codes hold for one log only; name a field of another kind instead.")
         parts = range(field.length) if field.kind == "codes" else [-1]
-        found += [Column(name, part, min(field.size, FIRST + keep)) for part in parts]
+        size = min(field.size, FIRST + keep) if field.kind == "category" else field.size
+        found += [Column(name, part, size) for part in parts]
     return tuple(found)
 
 

@@ -56,7 +56,7 @@ class Checkpoints:
         return self._folder / f"checkpoint-{number:06d}"
 
     def _found(self) -> list[Path]:
-        return list(self._folder.glob("checkpoint-*")) if self._folder is not None else []
+        return [place for place in self._folder.glob("checkpoint-*") if place.is_dir()] if self._folder is not None else []
 
 
 def weights_as_arrays(module: nn.Module, prefix: str) -> dict[str, Array]:

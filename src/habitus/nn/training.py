@@ -46,18 +46,23 @@ class TrainingSettings:
     clip: float = 0.0
     """Longest gradient, Euclidean; longer ones are shortened to it. 0: none are."""
     precision: str = "float32"
-    """Number type of training where the device gains from it: "float32" or "bfloat16"."""
+    """Number type of training: "float32", or "bfloat16" on a GPU; a CPU trains the GRU and its heads in float32 so far."""
     watched: float = 0.01
     """Share of users not learned from, whose loss decides when to stop (a few at least, on a small log)."""
 
     def __post_init__(self) -> None:
         for name in ("batch_users", "batch_tokens", "epochs", "patience"):
-            require(getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
+            require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
         require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
         require(self.clip >= 0, "clip", "0 or above", self.clip)
         require(0 <= self.watched < 0.5, "watched", "at least 0 and below 0.5", self.watched)
         require_one(self.schedule, "schedule", ("constant", "cosine"))
         require_one(self.precision, "precision", tuple(PRECISIONS))
+
+
+def is_whole(value: object) -> bool:
+    """Whether a setting is a whole number (true and false are none)."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def require(holds: bool, name: str, rule: str, received: object) -> None:
@@ -180,10 +185,11 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 def held_out_users(n_users: int, shares: tuple[float, ...], seed: int) -> list[Array]:
     """Deal users to groups at random: first those to learn from, then one group per share; ascending positions.
 
-    A group has its share of users, rounded up and at least 8, but never more than a tenth of all: none below ten users.
+    A group has its share of users, rounded up, but at least 8, or a tenth of all where that is fewer: none below ten users.
     """
     order = np.random.default_rng(seed).permutation(n_users)
-    counts = [min(max(math.ceil(share * n_users), 8), n_users // 10) if share else 0 for share in shares]
+    counts = [max(math.ceil(share * n_users), 8) if share else 0 for share in shares]
+    counts = [min(count, max(n_users // 10, math.floor(share * n_users))) for count, share in zip(counts, shares, strict=True)]
     groups = np.split(order, np.cumsum(counts))
     return [np.sort(group) for group in [groups[-1], *groups[:-1]]]
 
