@@ -70,9 +70,8 @@ class Encoder(ABC):
             fields, known = coding["fields"], self._coding["fields"]
             changed = [name for name in {**fields, **known} if fields.get(name) != known.get(name)]
             changed += [name for name in coding if name != "fields" and coding[name] != self._coding[name]]
-            raise LogError(
-                f"{self.name}: the timelines' codes are not those of fit (other {', '.join(changed)}); code them with the model's vocabulary."
-            )
+            other = ", ".join(changed)
+            raise LogError(f"{self.name}: the timelines' codes are not those of fit (other {other}); use the model's vocabulary.")
 
     def encode(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Profiles:
         """The profiles, one block named `name`, of every user of `timelines`, in their order.

@@ -205,7 +205,7 @@ class _Trainer:
         self._raw, self._settings, self._seed, self._progress = model, settings, seed, progress
         self._raw_optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
         self._model, self._optimizer = self._fabric.setup(model, self._raw_optimizer)
-        self._model.mark_forward_method("loss")
+        self._model.mark_forward_method("loss")  # for gradients shared between processes; it does not set the precision
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:
@@ -263,7 +263,8 @@ class _Trainer:
 
     def _step(self, batch: Any) -> tuple[Tensor, int]:
         self._optimizer.zero_grad(set_to_none=True)
-        loss, count = self._model.loss(batch)
+        with self._fabric.autocast():
+            loss, count = self._model.loss(batch)
         self._fabric.backward(loss / self._share(count))
         if self._settings.clip:
             self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
@@ -283,7 +284,8 @@ class _Trainer:
         total, positions = torch.zeros((), dtype=torch.float64, device=self._fabric.device), 0
         with torch.no_grad():
             for batch in feed.epoch(0):
-                loss, count = self._model.loss(batch.to(self._fabric.device))
+                with self._fabric.autocast():
+                    loss, count = self._model.loss(batch.to(self._fabric.device))
                 total += loss.double()
                 positions += count
         return total / max(positions, 1)
