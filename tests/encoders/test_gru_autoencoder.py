@@ -67,7 +67,7 @@ def test_known_pattern_is_remembered(decoder_start: str) -> None:
     rebuilt = encoder.reconstruct(strangers, device="cpu")
     assert rebuilt.true.offsets.tolist() == [0, *np.cumsum(strangers.lengths)]
     np.testing.assert_array_equal(rebuilt.true.codes["item"], strangers.shards[0].codes["item"])
-    assert accuracy(rebuilt, "item") >= 0.98
+    assert min(accuracy(rebuilt, field) for field in ("event_type", "item")) >= 0.99
     alone = encoder.reconstruct(strangers.at(slice(7, 8)), device="cpu").remembered
     start, stop = rebuilt.remembered.offsets[7:9]
     np.testing.assert_array_equal(alone.codes["item"], rebuilt.remembered.codes["item"][start:stop])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchmetrics import AUROC
 
-from habitus.errors import ProfilesError
+from habitus.errors import InputError, ProfilesError
 from habitus.judge.challenge import ChallengeProbe
 from habitus.judge.challenge_target import read_challenge_target
 from habitus.judge.targets import Targets, TaskLabels
@@ -127,3 +127,11 @@ def test_unseen_epoch_is_chosen_on_held_out_training_users(monkeypatch: pytest.M
     assert len(held) and not set(held) & set(asked["rows"])
     assert set(held) | set(asked["rows"]) == set(range(32))
     assert (chosen == 2.0).all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_cuda_without_a_gpu_says_so() -> None:
+    """Torch's own words would not say which setting to change."""
+    rows = np.arange(4)
+    with pytest.raises(InputError, match="torch sees no CUDA GPU"):
+        next(ChallengeProbe(device="cuda").logits_per_epoch(np.zeros((4, 2), np.float32), rows, np.zeros((4, 1), bool), rows))

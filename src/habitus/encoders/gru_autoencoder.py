@@ -285,6 +285,7 @@ class _Collected:
         self._codes.append(codes)
 
     def steps(self, n_users: int) -> Steps:
+        """All of them, of users 0 up to n_users, in order."""
         users = np.concatenate(self._users)
         codes = np.concatenate(self._codes, 1)[:, np.argsort(users, kind="stable")]
         offsets = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=n_users))])

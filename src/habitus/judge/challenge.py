@@ -17,6 +17,7 @@ from torch import nn
 from habitus.errors import ProfilesError
 from habitus.judge.metrics import diversity, macro_auroc, novelty, propensity_score
 from habitus.judge.targets import TaskLabels
+from habitus.nn.training import torch_device
 
 Array = NDArray[Any]
 
@@ -70,12 +71,12 @@ class ChallengeProbe:
         `labels` (len(train_rows), n_labels). Torch's global random state is left as it was. Raises ProfilesError if a vector
         exceeds float16.
         """
-        net = self._network(vectors.shape[1], labels.shape[1]).to(self.device)
+        net = self._network(vectors.shape[1], labels.shape[1]).to(torch_device(self.device))
         optimizer = torch.optim.AdamW(net.parameters(), lr=self.learning_rate, fused=True)  # the same steps in a fifth of the time
         loss_of = nn.BCEWithLogitsLoss()
         for _ in range(self.epochs):
             for batch in self._batches(len(train_rows)):
-                truth = torch.from_numpy(labels[batch].astype(np.float32)).to(self.device)
+                truth = torch.from_numpy(labels[batch].astype(np.float32)).to(torch_device(self.device))
                 optimizer.zero_grad()
                 loss_of(net(self._inputs(vectors[train_rows[batch]])), truth).backward()
                 optimizer.step()
@@ -114,7 +115,7 @@ class ChallengeProbe:
             halved = vectors.astype(np.float16)
         if not np.isfinite(halved).all():
             raise ProfilesError("challenge probe: vectors must fit float16 (largest value 65504); scale the profiles first.")
-        return torch.from_numpy(halved.astype(np.float32)).to(self.device)
+        return torch.from_numpy(halved.astype(np.float32)).to(torch_device(self.device))
 
 
 class _Network(nn.Module):
