@@ -34,6 +34,7 @@ from habitus.recipe import Member, Recipe
 
 Array = NDArray[Any]
 KIND = "model"
+MAY_LACK = "?"  # ends a name in a recipe that a log may lack
 T = TypeVar("T")
 
 
@@ -231,21 +232,29 @@ class Fitting:
 def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[list[Member], dict[str, str]]:
     """The members that the log can feed, less the fields it lacks, and the reason for each of the others.
 
-    A field that this kind of log can have and this one lacks (a table is not there) is dropped; one that is unknown altogether is
-    an error. Raises RecipeError for that, with the fields there are, if no member is left, or if one of `only` is no member.
+    A field that this kind of log can have and this one lacks (a table is not there) is dropped, and so is a field or an event type
+    that the recipe writes with a question mark ("url?"); any other that is unknown is an error. Raises RecipeError for that, with
+    those there are, if no member is left, or if one of `only` is no member.
     """
-    known = [EVENT_TYPE, *log.field_names, *TIME_FIELDS]
+    known = {"field": [EVENT_TYPE, *log.field_names, *TIME_FIELDS], "event type": list(log.events)}
     roles, missing = _roles(log)
     kinds = {name: log.spec(name).kind for name in log.field_names}
     members, left_out = [], {}
     for member in recipe.members:
         kind = encoder_class(member.kind)
-        named = kind.renamed(member.settings, roles)
-        for name in kind.fields_named(named):
-            if name not in known and name not in missing:
-                where = f"recipe {recipe.name!r}, encoder {member.name!r}"
-                raise RecipeError(f"{where}: the log has no field {name!r}; it has {', '.join(known)}.")
-        settings, reason = kind.fed_by(named, kinds, missing)
+        named = {"field": kind.fields_named(member.settings), "event type": kind.event_types_named(member.settings)}
+        real = {name: roles.get(bare := name.removesuffix(MAY_LACK), bare) for names in named.values() for name in names}
+        lacking = dict(missing)
+        for what, names in named.items():
+            for name in names:
+                if real[name] in known[what] or real[name] in missing:
+                    continue
+                reason = f"the log has no {what} {real[name]!r}"
+                if not name.endswith(MAY_LACK):
+                    where = f"recipe {recipe.name!r}, encoder {member.name!r}"
+                    raise RecipeError(f"{where}: {reason}; it has {', '.join(known[what])}.")
+                lacking[real[name]] = reason
+        settings, reason = kind.fed_by(kind.renamed(member.settings, real), kinds, lacking)
         if settings is None:
             left_out[member.name] = reason
         else:
@@ -262,9 +271,9 @@ def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[l
 
 def _roles(log: EventLog) -> tuple[dict[str, str], dict[str, str]]:
     """What "@item" and its like stand for in this log; and the fields that it lacks, roles that it does not name among them."""
-    named = {f"@{role}": field for role, field in log.roles.model_dump().items() if role != "target"}
-    unnamed = {role: f"the log names no {role[1:]} under [roles]" for role, field in named.items() if field is None}
-    return {role: field for role, field in named.items() if field is not None}, {**log.missing, **unnamed}
+    named = {f"@{role}": name for role, name in log.roles.model_dump().items()}
+    unnamed = {role: f"the log names no {role[1:]} under [roles]" for role, name in named.items() if name is None}
+    return {role: name for role, name in named.items() if name is not None}, {**log.missing, **unnamed}
 
 
 def grown(before: dict[str, Any], now: dict[str, Any], by: float = 0.05) -> list[str]:

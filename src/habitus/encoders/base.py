@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from habitus import artefact
 from habitus.errors import ArtefactError, LogError, RecipeError
-from habitus.log.timelines import Timelines
+from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
 KIND = "encoder"
 ALL_FIELDS = "*"
+ALL_EVENTS = "*"
 
 
 class Encoder(ABC):
@@ -36,7 +37,9 @@ class Encoder(ABC):
 
     kind: ClassVar[str]
     Settings: ClassVar[type[Any]]
-    field_settings: ClassVar[tuple[str, ...]] = ()  # settings, beside `fields`, that hold the name of a field
+    field_settings: ClassVar[tuple[str, ...]] = ()  # settings that hold the name of a field; without that field there is nothing to learn
+    field_lists: ClassVar[Mapping[str, bool]] = {"fields": True}  # settings that list fields: whether one at least must be there
+    event_settings: ClassVar[tuple[str, ...]] = ()  # settings that map event types, "*" for those not named, to what they count for
     cannot_read: ClassVar[tuple[str, ...]] = ()  # kinds of fields
 
     def __init__(self, settings: Any = None, *, name: str | None = None) -> None:
@@ -99,29 +102,47 @@ class Encoder(ABC):
     def fields_named(cls, settings: Any) -> tuple[str, ...]:
         """The fields that the settings name, whatever they are used for."""
         single = [getattr(settings, name) for name in cls.field_settings]
-        return tuple(name for name in (*getattr(settings, "fields", ()), *single) if name not in (None, ALL_FIELDS))
+        listed = [field for name in cls.field_lists for field in getattr(settings, name, ())]
+        return tuple(name for name in (*listed, *single) if name not in (None, ALL_FIELDS))
+
+    @classmethod
+    def event_types_named(cls, settings: Any) -> tuple[str, ...]:
+        """The event types that the settings name."""
+        return tuple(dict.fromkeys(name for key in cls.event_settings for name in getattr(settings, key) if name != ALL_EVENTS))
 
     @classmethod
     def renamed(cls, settings: Any, names: Mapping[str, str]) -> Any:
-        """The settings with these names of fields replaced, each field once."""
+        """The settings with these names of fields and event types replaced, each once."""
         changes: dict[str, Any] = {name: names.get(value, value) for name in cls.field_settings if (value := getattr(settings, name))}
-        if hasattr(settings, "fields"):
-            changes["fields"] = tuple(dict.fromkeys(names.get(name, name) for name in settings.fields))
+        for name in cls.field_lists:
+            if hasattr(settings, name):
+                changes[name] = tuple(dict.fromkeys(names.get(one, one) for one in getattr(settings, name)))
+        for name in cls.event_settings:
+            changes[name] = {names.get(one, one): value for one, value in getattr(settings, name).items()}
         return dataclasses.replace(settings, **changes) if changes else settings
 
     @classmethod
     def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
-        """The settings less the fields that the log lacks (`missing`: field → reason) or that are of a kind this encoder cannot
-        read, or None and the reason if too little is left to learn from. `kinds`: how each field of the log is read."""
+        """The settings less the fields and event types that the log lacks (`missing`: name → reason) or that are of a kind this
+        encoder cannot read, or None and the reason if too little is left to learn from. `kinds`: how each field is read."""
         unfit = {name: f"{name} is {kind} in this log" for name, kind in kinds.items() if kind in cls.cannot_read}
         gone = {**unfit, **missing}
-        lost = [name for name in cls.fields_named(settings) if name in gone]
-        fields = tuple(name for name in getattr(settings, "fields", ()) if name not in gone)
-        if not lost:
-            return settings, ""
-        if not fields or any(getattr(settings, name) in gone for name in cls.field_settings):
-            return None, gone[lost[0]]
-        return dataclasses.replace(settings, fields=fields), ""
+        changes: dict[str, Any] = {}
+        for name in cls.field_settings:
+            if (value := getattr(settings, name)) in gone:
+                return None, gone[value]
+        for name, needed in cls.field_lists.items():
+            before = getattr(settings, name, ())
+            changes[name] = tuple(one for one in before if one not in gone)
+            if needed and before and not changes[name]:
+                return None, gone[before[0]]
+        for name in cls.event_settings:
+            before = getattr(settings, name)
+            changes[name] = {one: value for one, value in before.items() if one not in missing}
+            if before and not changes[name]:
+                return None, missing[next(iter(before))]
+        changes = {name: value for name, value in changes.items() if hasattr(settings, name)}
+        return (dataclasses.replace(settings, **changes) if changes else settings), ""
 
     @property
     def newest(self) -> int | None:
@@ -202,6 +223,21 @@ def chosen_fields(timelines: Timelines, names: Sequence[str]) -> list[str]:
     for name in expanded:
         timelines.field(name)
     return list(dict.fromkeys(expanded))
+
+
+def weights_of(timelines: Timelines, weights: Mapping[str, float]) -> Array:
+    """What an event of each type counts for, by its code: (n_codes) float64, 0 for special codes and types without a weight.
+
+    `weights`: event type → weight, "*" for every type not named; empty: every type counts 1. Raises LogError, with the types there
+    are, for one that the timelines do not have.
+    """
+    given = weights or {ALL_EVENTS: 1.0}
+    unknown = [name for name in given if name != ALL_EVENTS and name not in timelines.event_types]
+    if unknown:
+        raise LogError(f"the log has no event type {unknown[0]!r}; it has {', '.join(timelines.event_types)}.")
+    found = np.zeros(timelines.field(EVENT_TYPE).size)
+    found[FIRST : FIRST + len(timelines.event_types)] = [given.get(name, given.get(ALL_EVENTS, 0.0)) for name in timelines.event_types]
+    return found
 
 
 def _coding_of(timelines: Timelines) -> dict[str, Any]:
