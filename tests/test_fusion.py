@@ -76,6 +76,37 @@ def test_fusion_more_components_than_there_are() -> None:
     assert Fusion({"a": BlockFusion(reduce=64)}).fit([few]).apply([few]).dim == 3
 
 
+def test_fusion_keeps_a_share_of_variance() -> None:
+    """Too few components would lose what was asked to be kept, too many would cost columns for nothing."""
+    fused = Fusion({"a": BlockFusion(reduce=0.9, scale="none")}).fit([block("a", WIDE)]).apply([block("a", WIDE)])
+    variances = np.linalg.svd(WIDE - WIDE.mean(0), compute_uv=False) ** 2
+    shares = np.cumsum(variances) / variances.sum()
+    assert shares[fused.dim - 1] >= 0.9 > shares[fused.dim - 2]
+    np.testing.assert_allclose(fused.matrix.var(0).sum() / WIDE.var(0).sum(), shares[fused.dim - 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("reduce", [0, -1, 0.0, 1.0, 1.5])
+def test_fusion_reduce_outside_its_range(reduce: float) -> None:
+    """A share of 1.5, or no component at all, would be an obscure error after hours of training."""
+    with pytest.raises(ValueError, match="at least 1, or a share between 0 and 1"):
+        BlockFusion(reduce=reduce)
+
+
+def test_fusion_known_column() -> None:
+    """A reader of the profile could not tell a user who is average from one of whom nothing is known."""
+    fused = Fusion({"a": BlockFusion(reduce=2, known=True), "b": BlockFusion(scale="none")}).fit([block("a", WIDE, 5), block("b", COUNTS)])
+    profiles = fused.apply([block("a", WIDE, 5), block("b", COUNTS)])
+    assert profiles.blocks == {"a": (0, 3), "b": (3, 6)}
+    assert profiles.matrix[:, 2].tolist() == [0.0] * 5 + [1.0] * 295
+    assert profiles.features[:3] == ("a: component 1", "a: component 2", "a: known")
+
+
+def test_block_fusion_width() -> None:
+    """The dimension budget would be checked against another number of columns than there will be."""
+    assert [BlockFusion(reduce=r).width(12) for r in (None, 5, 50, 0.5)] == [12, 5, 12, 12]
+    assert BlockFusion(reduce=5, known=True).width(12) == 6
+
+
 def test_fusion_says_what_does_not_match() -> None:
     """Blocks that are missing, of other users or of other width would be glued together in silence."""
     fusion = Fusion({"a": BlockFusion(), "b": BlockFusion()})

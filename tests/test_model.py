@@ -7,9 +7,11 @@ import pytest
 
 from habitus.errors import ArtefactError, RecipeError
 from habitus.log.description import EventLog
+from habitus.log.engine import engine_named
 from habitus.log.sources import open_log
-from habitus.model import Model, feedable, grown
+from habitus.model import Fitting, Model, feedable, grown
 from habitus.recipe import Recipe
+from timelines_helper import random_timelines
 
 
 def challenge(folder: Path, names: list[str]) -> EventLog:
@@ -51,6 +53,68 @@ def test_feedable_unknown_field_is_an_error(tmp_path: Path) -> None:
     recipe = Recipe.from_toml('[[encoder]]\nkind = "gru_autoencoder"\nfields = ["event_type", "pirce"]\n', source="r")
     with pytest.raises(RecipeError, match="no field 'pirce'; it has event_type, sku, category, price, name"):
         feedable(recipe, challenge(tmp_path, ["a", "b"]))
+
+
+def test_feedable_names_that_a_log_may_lack(tmp_path: Path) -> None:
+    """One recipe could not serve logs with and without searches; and its "?" would be taken for a part of the name."""
+    toml = """
+        [[encoder]]
+        name = "all"
+        kind = "gru_autoencoder"
+        fields = ["event_type", "@item", "price?", "colour?"]
+        [[encoder]]
+        name = "colours"
+        kind = "gru_autoencoder"
+        fields = ["colour?"]
+        [[encoder]]
+        name = "first_contacts"
+        kind = "gru_autoencoder"
+        fields = ["price"]
+        distinct = "colour?"
+    """
+    members, left_out = feedable(Recipe.from_toml(toml, source="r"), challenge(tmp_path, ["a", "b"]))
+    assert [member.settings.fields for member in members] == [("event_type", "sku", "price")]
+    assert left_out == dict.fromkeys(("colours", "first_contacts"), "the log has no field 'colour'")
+
+
+def test_feedable_event_types(tmp_path: Path) -> None:
+    """Weights would speak of event types that the log calls something else, or does not have."""
+    recipe = '[[encoder]]\nkind = "als"\nfield = "@item"\n[encoder.weights]\n"@target" = 3.0\n"{}" = 1.0\n'
+    log = challenge(tmp_path, ["a", "b"])
+    members, _ = feedable(Recipe.from_toml(recipe.format("add_to_cart?"), source="r"), log)
+    assert members[0].settings.weights == {"product_buy": 3.0}
+    with pytest.raises(RecipeError, match="no event type 'cart'; it has product_buy"):
+        feedable(Recipe.from_toml(recipe.format("cart"), source="r"), log)
+    only = recipe.replace('"@target" = 3.0\n', "").format("cart?") + '[[encoder]]\nkind = "statistics"\n'
+    assert feedable(Recipe.from_toml(only, source="r"), log)[1] == {"als": "the log has no event type 'cart'"}
+
+
+def test_too_wide_profile_is_refused_before_training() -> None:
+    """A profile wider than asked for would be found out after hours of training."""
+    toml = """
+        max_dim = 100
+        [[encoder]]
+        name = "a"
+        kind = "gru_autoencoder"
+        hidden = 90
+        epochs = 1
+        [[encoder]]
+        name = "b"
+        kind = "gru_autoencoder"
+        hidden = 64
+        [encoder.fusion]
+        reduce = {}
+        known = true
+    """
+    lines = random_timelines(0)
+    for reduce, fits in ((9, True), (10, False)):
+        recipe = Recipe.from_toml(toml.format(reduce), source="r")
+        fitting = Fitting(recipe, recipe.members, {}, EventLog.model_construct(), engine_named("polars"), lines.until)
+        if fits:
+            fitting.check_width(lines)
+        else:
+            with pytest.raises(RecipeError, match=r"101 columns \(a 90, b 11\), and max_dim is 100"):
+                fitting.check_width(lines)
 
 
 def test_grown_shares_are_told() -> None:

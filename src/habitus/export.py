@@ -1,27 +1,32 @@
 """Profiles in other tools' formats."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from habitus.artefact import check_folder
 from habitus.errors import OutputExistsError, ProfilesError
+from habitus.log.users import ids_like, read_users
 from habitus.profiles import Profiles
 
 _CHALLENGE_DIM = 2048
 
 
-def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parquet"]) -> list[Path]:
+def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parquet"], *, users: Path | None = None) -> list[Path]:
     """Write profiles into a new folder; returns the files.
 
     parquet: `profiles.parquet` with `user` and a float32 column per dimension. challenge: `client_ids.npy` (int64) and
-    `embeddings.npy` (float16, at most 2,048 columns), as the RecSys Challenge 2025 takes them. Raises ProfilesError where the
-    profiles do not fit the format, OutputExistsError if the folder exists.
+    `embeddings.npy` (float16, at most 2,048 columns), as the RecSys Challenge 2025 takes them. `users`: a file of ids (the
+    challenge's relevant_clients.npy), a row is written for each of them and nobody else. Raises ProfilesError where one of them has no
+    profile, or the profiles do not fit the format; OutputExistsError if the folder exists.
     """
     if folder.exists():
         raise OutputExistsError(f"{folder} exists already; nothing was written. Name another folder.")
     check_folder(folder, "export", overwrite=False)
+    if users is not None:
+        profiles = profiles.select(ids_like(read_users(users), profiles.users.dtype.kind == "U"))
     if format == "challenge":
         return _challenge(profiles, folder)
     folder.mkdir(parents=True)
@@ -37,10 +42,26 @@ def _challenge(profiles: Profiles, folder: Path) -> list[Path]:
         raise ProfilesError(
             f"export: the challenge takes {_CHALLENGE_DIM} columns at most, and these are {profiles.dim}; reduce some blocks."
         )
-    largest = float(np.abs(profiles.matrix).max(initial=0.0))
-    if largest > np.finfo(np.float16).max:
-        raise ProfilesError(f"export: the largest value is {largest:g}, beyond float16's {np.finfo(np.float16).max}; scale that block.")
+    vectors = _as_float16(profiles)
     folder.mkdir(parents=True)
     np.save(folder / "client_ids.npy", profiles.users.astype(np.int64))
-    np.save(folder / "embeddings.npy", profiles.matrix.astype(np.float16))
+    np.save(folder / "embeddings.npy", vectors)
     return [folder / "client_ids.npy", folder / "embeddings.npy"]
+
+
+def _as_float16(profiles: Profiles) -> NDArray[Any]:
+    """The vectors in half precision. Raises ProfilesError if a value lies beyond its range, or a column loses all that it tells."""
+    with np.errstate(over="ignore"):
+        vectors = profiles.matrix.astype(np.float16)
+    too_large = ~np.isfinite(vectors).all(0)
+    lost = (np.ptp(profiles.matrix, axis=0) > 0) & (vectors == vectors[:1]).all(0) if len(vectors) else too_large
+    for columns, what in ((too_large, "holds values beyond ±65,504, the range of float16"), (lost, "is the same for all in float16")):
+        if columns.any():
+            column = int(np.argmax(columns))
+            block = next(name for name, (start, stop) in profiles.blocks.items() if start <= column < stop)
+            low, high = float(profiles.matrix[:, column].min()), float(profiles.matrix[:, column].max())
+            raise ProfilesError(
+                f"export: column {column} (block {block!r}, {low:g} to {high:g}) {what}, and {int(columns.sum()) - 1} more columns are "
+                'like it; fit the model with that block scaled ([encoder.fusion] scale = "standard").'
+            )
+    return vectors

@@ -24,16 +24,25 @@ _QUANTILES = 1000
 class BlockFusion:
     """What becomes of one block on its way into the profile."""
 
-    reduce: int | None = None
-    """Principal components to keep (at most the block's columns, and one less than the users); none: every column stays."""
+    reduce: int | float | None = None
+    """Principal components to keep: a whole number (at most the block's columns, and one less than the users), or a share of the
+    variance between 0 and 1, for as few as hold it; none: every column stays."""
     scale: Literal["unit", "standard", "quantile", "none"] = "unit"
     """unit: rows of length 1; standard: columns of mean 0 and deviation 1; quantile: columns to uniform ranks in 0 … 1."""
     unknown: Literal["mean", "zero"] = "mean"
     """What stands in for users of whom the block knows nothing: the mean of the known users' rows, or zeros."""
+    known: bool = False
+    """Whether one more column says which users the block knows (1) and for whom something stands in (0)."""
 
     def __post_init__(self) -> None:
-        if self.reduce is not None and self.reduce < 1:
-            raise ValueError(f"reduce: at least one component is needed, received {self.reduce}")
+        share = isinstance(self.reduce, float)
+        if self.reduce is not None and not (0 < self.reduce < 1 if share else self.reduce >= 1):
+            raise ValueError(f"reduce: a whole number of at least 1, or a share between 0 and 1, is needed, received {self.reduce}")
+
+    def width(self, columns: int) -> int:
+        """The most columns that become of a block of this many."""
+        kept = min(self.reduce, columns) if isinstance(self.reduce, int) else columns
+        return kept + self.known
 
 
 class Fusion:
@@ -111,9 +120,13 @@ def _fit_block(rows: Array, settings: BlockFusion) -> dict[str, Array]:
     if settings.reduce is not None:
         from sklearn.decomposition import PCA
 
-        components = min(settings.reduce, rows.shape[1], max(len(rows) - 1, 1))
-        fitted = PCA(components, svd_solver="covariance_eigh").fit(rows)
-        state |= {"center": fitted.mean_, "components": fitted.components_}
+        most = min(rows.shape[1], max(len(rows) - 1, 1))
+        share = isinstance(settings.reduce, float)
+        fitted = PCA(most if share else min(settings.reduce, most), svd_solver="covariance_eigh").fit(rows)
+        kept = len(fitted.components_)
+        if share:
+            kept = min(int(np.searchsorted(np.cumsum(fitted.explained_variance_ratio_), settings.reduce)) + 1, kept)
+        state |= {"center": fitted.mean_, "components": fitted.components_[:kept]}
         rows = _reduced(rows, state)
     if settings.scale == "standard":
         deviation = rows.std(0)
@@ -135,7 +148,7 @@ def _apply_block(block: Profiles, settings: BlockFusion, state: Mapping[str, Arr
     out = np.empty((len(block), len(state["stand_in"])), np.float32)
     out[known] = _scaled(_reduced(block.matrix[known].astype(np.float64), state), settings, state)
     out[~known] = state["stand_in"]
-    return out
+    return np.column_stack([out, known.astype(np.float32)]) if settings.known else out
 
 
 def _width(rows: Array) -> int:
@@ -172,9 +185,12 @@ def _rank(column: Array, quantiles: Array, ranks: Array) -> Array:
 
 def _features(block: Profiles, settings: BlockFusion, span: tuple[int, int]) -> list[str]:
     name = next(iter(block.blocks))
+    own = span[1] - span[0] - settings.known
     if block.features and settings.reduce is None:
-        return [f"{name}: {feature}" for feature in block.features]
-    return [f"{name}: {'component ' if settings.reduce else ''}{i + 1}" for i in range(span[1] - span[0])]
+        names = list(block.features)
+    else:
+        names = [f"{'component ' if settings.reduce else ''}{i + 1}" for i in range(own)]
+    return [f"{name}: {feature}" for feature in names + ["known"] * settings.known]
 
 
 def _latest(times: Sequence[int | None]) -> int | None:

@@ -147,6 +147,7 @@ class Fitting:
         origin = self._origin()
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
+        self.check_width(timelines)
         encoders = [self._timed(member.name, partial(self._encoder, member, origin, timelines)) for member in members]
         blocks = [
             self._timed(f"{e.name}: encode", partial(e.encode, timelines, device=self.device, progress=self.progress)) for e in encoders
@@ -159,6 +160,16 @@ class Fitting:
         if self.folder is not None:
             model.complete(self.folder)
         return model, timelines, fusion.apply(blocks)
+
+    def check_width(self, timelines: Timelines) -> None:
+        """Raises RecipeError if the profile would have more columns than the recipe allows; nothing has been trained yet."""
+        widths = {m.name: m.fusion.width(encoder_class(m.kind)(m.settings, name=m.name).width(timelines)) for m in self.members}
+        if (total := sum(widths.values())) > self.recipe.max_dim:
+            listed = ", ".join(f"{name} {width}" for name, width in widths.items())
+            raise RecipeError(
+                f"recipe {self.recipe.name!r}: the profile would have {total:,} columns ({listed}), and max_dim is "
+                f"{self.recipe.max_dim:,}; reduce some blocks ([encoder.fusion] reduce), or raise max_dim."
+            )
 
     def _timed(self, name: str, step: Callable[[], T]) -> T:
         begin = clock.perf_counter()

@@ -12,6 +12,9 @@ from habitus.encoders.base import encoder_class
 from habitus.errors import RecipeError
 from habitus.fusion import BlockFusion
 
+MAX_DIM = 2048
+"""Columns that the RecSys Challenge 2025 takes at most."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -57,6 +60,7 @@ class Recipe:
     about: str = ""
     split: Split = field(default_factory=Split)
     judge: Judge = field(default_factory=Judge)
+    max_dim: int = MAX_DIM  # most columns of a profile; checked before anything is trained
 
     @classmethod
     def named(cls, name: str | Path) -> Self:
@@ -79,7 +83,7 @@ class Recipe:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{source}: not TOML ({error}).") from None
-        _known_keys(table, {"about", "split", "encoder", "judge"}, source)
+        _known_keys(table, {"about", "max_dim", "split", "encoder", "judge"}, source)
         entries = table.get("encoder", [])
         if not isinstance(entries, list) or not entries:
             raise RecipeError(f"{source}: no encoder; a recipe has at least one [[encoder]].")
@@ -92,7 +96,10 @@ class Recipe:
         split = settings_from(Split, table.get("split", {}), f"{source}: split")
         window_days(split.window)
         judge = settings_from(Judge, table.get("judge", {}), f"{source}: judge")
-        return cls(Path(source).stem, members, str(table.get("about", "")), split, judge)
+        max_dim = table.get("max_dim", MAX_DIM)
+        if not isinstance(max_dim, int) or isinstance(max_dim, bool) or max_dim < 1:
+            raise RecipeError(f"{source}: max_dim is a whole number of columns, at least 1; received {max_dim!r}.")
+        return cls(Path(source).stem, members, str(table.get("about", "")), split, judge, max_dim)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values, every setting stated."""

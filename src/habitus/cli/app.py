@@ -184,12 +184,15 @@ def export(
     format: Annotated[
         Literal["challenge", "parquet"], typer.Option(help="challenge: .npy pair; parquet: a column per dimension.")
     ] = "parquet",
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One row for each of these users, as relevant_clients.npy; all if not given.")
+    ] = None,
 ) -> None:
     """Write profiles in another tool's format."""
     from habitus.export import export as write
     from habitus.profiles import Profiles
 
-    for file in write(Profiles.open(profiles), to, format):
+    for file in write(Profiles.open(profiles), to, format, users=users):
         typer.echo(file)
 
 

@@ -154,6 +154,10 @@ class Encoder(ABC):
     def dim(self) -> int:
         """Number of columns of the block; known once fitted."""
 
+    def width(self, timelines: Timelines) -> int:
+        """The number of columns that a fit on these timelines would give; known before, so that a profile's size can be checked."""
+        return self.dim
+
     def features(self) -> Sequence[str]:
         """What each column means, where columns have a meaning of their own; empty where they have none."""
         return ()

@@ -1,7 +1,8 @@
 """The Complete Journey as a described log: a year of groceries, 1,469,307 lines bought by 2,469 households in 2017.
 
 Real data that an installed package carries, so that a demonstration needs no download. What a line cost each (`price`) is its
-sales value over its quantity, in dollars; a line of quantity 0 (a voucher, a deposit) has none. Baskets, weeks and discounts are left out:
+sales value over its quantity, in dollars; a line of quantity 0 (a voucher, a deposit) has none. A product's `name` is its type and
+package size, in words. Baskets, weeks and discounts are left out:
 a basket's number says nothing about other baskets, and weeks come from the time.
 """
 
@@ -31,7 +32,7 @@ properties = ["products"]
 [properties.products]
 path = "products.parquet"
 key = "sku"
-fields = ["category", "department", "brand"]
+fields = ["category", "department", "brand", "name"]
 columns = {sku = "product_id", category = "product_category"}
 
 [fields.quantity]
@@ -39,6 +40,9 @@ kind = "number"
 
 [fields.price]
 kind = "number"
+
+[fields.name]
+kind = "text"
 """
 
 
@@ -74,4 +78,6 @@ def _tables() -> tuple[Any, Any]:
     purchases = tables["transactions"].select(
         "household_id", pl.col("transaction_timestamp").cast(pl.Datetime("us")), "product_id", "store_id", "quantity", price
     )
-    return purchases, tables["products"].select("product_id", "product_category", "department", "brand")
+    words = pl.concat_str(["product_type", "package_size"], separator=", ", ignore_nulls=True).str.to_lowercase()
+    name = words.replace("", None).alias("name")
+    return purchases, tables["products"].select("product_id", "product_category", "department", "brand", name)
