@@ -169,7 +169,7 @@ def run(
     with_blocks = {WHOLE: profiles, **({name: profiles.block(name) for name in profiles.blocks} if len(profiles.blocks) > 1 else {})}
     sets = with_references(with_blocks, _counts(timelines))
     scoreboard = judge(
-        sets, _targets(log, engine, split, profiles.users, tasks), probe=recipe.judge.probe, seeds=recipe.judge.seeds, progress=progress
+        sets, targets_of(log, engine, split, profiles.users, tasks), probe=recipe.judge.probe, seeds=recipe.judge.seeds, progress=progress
     )
     facts = {
         "habitus": version("habitus"), "python": platform.python_version(), "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -256,7 +256,7 @@ def evaluate(
     if not len(users):
         raise InputError("profiles: the sets have no user in common; evaluate them one by one.")
     counts = plain_counts(log, engine, split.train_start, users, options.progress)
-    targets = _targets(log, engine, split, users, tasks)
+    targets = targets_of(log, engine, split, users, tasks)
     return judge(with_references(profiles, counts), targets, probe=judged.probe, seeds=judged.seeds, progress=options.progress)
 
 
@@ -278,7 +278,8 @@ def _counts(timelines: Timelines) -> Profiles:
     return Statistics(PLAIN_COUNTS, name="plain_counts").fit(timelines).encode(timelines)
 
 
-def _targets(log: EventLog, engine: Engine, split: Split, users: Array, tasks: Sequence[Any]) -> Targets:
+def targets_of(log: EventLog, engine: Engine, split: Split, users: Array, tasks: Sequence[Any]) -> Targets:
+    """The labels of these users (ascending ids): what they did in the split's two windows, by raw value."""
     roles = {role: name for role in ("item", "category") if (name := getattr(log.roles, role)) in log.fields_of(str(log.roles.target))}
     rows = target_rows(log, engine, list(dict.fromkeys(roles.values())), since=split.train_start, until=split.end)
     events = TargetEvents(
