@@ -197,6 +197,20 @@ def export(
 
 
 @app.command()
+def synth(
+    users: Annotated[int, typer.Option(metavar="N", help="Relevant users, each with events; a tenth as many more only visit pages.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the log, in the challenge's layout; truth/ has the latent traits.")],
+    seed: Annotated[int, typer.Option(help="Same users and seed: same bytes.")] = 0,
+    overwrite: Overwrite = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Make up a log in the challenge's layout and proportions, whose users' tastes, cycles and leaving are known."""
+    from habitus.cli.listening import listener
+    from habitus.log.sources import synthetic
+
+    typer.echo(synthetic.write(out, users=users, seed=seed, overwrite=overwrite, progress=listener(quiet)))
+
+
+@app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None) -> None:
     """List the shipped recipes, or print one."""
     from habitus.cli import show

@@ -64,14 +64,26 @@ def _setting(board: "Scoreboard", facts: Mapping[str, Any]) -> list[str]:
             "they buy (category, sku)?"
         )
     lines += [
-        f"{name} reads each user's newest events; {old:,} of {events:,} events are older and were left out."
-        for name, (events, old) in facts.get("events_left_out", {}).items()
+        f"{', '.join(names)} {'read' if len(names) > 1 else 'reads'} each user's newest events; {old:,} of {events:,} events are older and "
+        "were left out."
+        for (events, old), names in _alike(facts.get("events_left_out", {})).items()
         if old
     ]
     lines += [f"{name}: {count:,} of its users are in no other set and were not judged." for name, count in board.left_out.items() if count]
     lines += [f"The task {task} is left out: {reason}." for task, reason in board.skipped.items()]
-    lines += [f"The encoder {name} is left out: {reason}." for name, reason in facts.get("members_left_out", {}).items()]
+    lines += [
+        f"{'The encoders' if len(names) > 1 else 'The encoder'} {', '.join(names)} {'are' if len(names) > 1 else 'is'} left out: {reason}."
+        for reason, names in _alike(facts.get("members_left_out", {})).items()
+    ]
     return lines
+
+
+def _alike(found: Mapping[str, Any]) -> dict[Any, list[str]]:
+    """The names for each thing that was found, in the order in which it was first found."""
+    names: dict[Any, list[str]] = {}
+    for name, what in found.items():
+        names.setdefault(tuple(what) if isinstance(what, list) else what, []).append(name)
+    return names
 
 
 def _figure(board: "Scoreboard", name: str, task: str, scored_on: str) -> str:
