@@ -172,6 +172,16 @@ def test_run_resume_takes_up_finished_parts(tmp_path: Path) -> None:
         run(recipe(), log, out, window="14d", resume=True, options=Options(seed=1, progress=Listener()))
 
 
+def test_run_resume_reads_a_changed_file_again(tmp_path: Path) -> None:
+    """Vectors from elsewhere that were made anew would be judged as they were in the first run."""
+    log, file = on_disk(tmp_path / "log", shop(60)), tmp_path / "theirs.parquet"
+    users = np.unique(shop(60)["buy"]["user"].to_numpy())
+    theirs = Recipe.from_toml(f'[[encoder]]\nname = "theirs"\nkind = "external"\npath = "{file}"\n[encoder.fusion]\nscale = "none"\n')
+    for value in (1.0, 2.0):
+        pl.DataFrame({"user": users, "x": np.full(len(users), value)}).write_parquet(file)
+        assert run(theirs, log, tmp_path / "out", window="14d", resume=value == 2.0).profiles.matrix.mean() == value
+
+
 def test_run_never_overwrites_silently(tmp_path: Path) -> None:
     """Somebody's results, or somebody's files, must not go because a name was typed twice."""
     log = described(shop(60))

@@ -202,7 +202,8 @@ class Fitting:
         return lines
 
     def _encoder(self, member: Member, origin: str, timelines: Timelines) -> Encoder:
-        mark = _digest([origin, self.seed, member.kind, asdict(member.settings)])
+        files = [Path(getattr(member.settings, name)) for name in encoder_class(member.kind).file_settings]
+        mark = _digest([origin, self.seed, member.kind, asdict(member.settings), _stats(files), version("habitus")])
         place = self.folder / artefact.ENCODERS / member.name if self.folder else None
         if place is not None and artefact.is_complete(place) and self._finished(member.name, mark) and member.name not in self.only:
             self.progress.say(f"{member.name} is there already, from the same recipe, log, cut-off and seed.")
@@ -298,13 +299,14 @@ def grown(before: dict[str, Any], now: dict[str, Any], by: float = 0.05) -> list
 
 
 def _files(log: EventLog) -> list[Any]:
-    """Names, sizes and times of the log's files: whether it is still the same log. Frames in memory have none."""
-    found = []
-    for table in [*log.events, *log.properties]:
-        if log.frame(table) is None:
-            stats = [(str(file.resolve()), file.stat()) for file in log.files(table)]
-            found += [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-    return found
+    """The files of a log: whether it is still the same log. Frames in memory have none."""
+    tables = [table for table in [*log.events, *log.properties] if log.frame(table) is None]
+    return _stats([file for table in tables for file in log.files(table)])
+
+
+def _stats(files: Sequence[Path]) -> list[Any]:
+    """Names, sizes and times of files: whether they are still the same ones."""
+    return [[str(file.resolve()), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
 
 
 def _digest(value: Any) -> str:

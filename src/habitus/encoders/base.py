@@ -40,6 +40,7 @@ class Encoder(ABC):
     field_settings: ClassVar[tuple[str, ...]] = ()  # settings that hold the name of a field; without that field there is nothing to learn
     field_lists: ClassVar[Mapping[str, bool]] = {"fields": True}  # settings that list fields: whether one at least must be there
     event_settings: ClassVar[tuple[str, ...]] = ()  # settings that map event types, "*" for those not named, to what they count for
+    file_settings: ClassVar[tuple[str, ...]] = ()  # settings that hold the path of a file that `fit` reads
     cannot_read: ClassVar[tuple[str, ...]] = ()  # kinds of fields
 
     def __init__(self, settings: Any = None, *, name: str | None = None) -> None:

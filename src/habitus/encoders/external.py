@@ -56,6 +56,7 @@ class External(Encoder):
 
     kind = "external"
     Settings = ExternalSettings
+    file_settings = ("path",)
     settings: ExternalSettings
     _users: Array  # (n) int64 or str, ascending
     _matrix: Array  # (n, dim) float32
