@@ -33,7 +33,8 @@ def test_recipe_paper_gru_has_the_papers_settings() -> None:
         assert (s.batch_users, s.learning_rate, s.watched, s.tested, s.decoder_start, s.absent, s.crop) == (
             256, 1e-3, 0.01, 0.02, "stack", True, "newest",
         ), name  # fmt: skip
-    assert members["gru_week_all"].settings.fields == ("week", "event_type", "category", "price", "sku", "url")
+    assert members["gru_week_all"].settings.fields == ("week", "event_type", "@category", "@value", "@item", "url?")
+    assert [members[name].fusion.reduce for name in rows] == [None, 64, 64, 64]
 
 
 WRONG = [

@@ -15,13 +15,28 @@ from habitus.log.time_fields import DAY
 from habitus.log.timelines import OTHER, Shard, Timelines
 from habitus.profiles import Profiles
 from timelines_helper import FIELDS, ORIGIN, in_shards, random_timelines
+from vectors_helper import vectors_file
 
 SMALL: dict[str, dict[str, Any]] = {
+    "als": {"field": "event_type", "factors": 4, "iterations": 3},
+    "external": {"path": vectors_file()},
     "gru_autoencoder": {
         "fields": ("event_type", "sku", "price", "name", "weekday", "gap"), "embedding": 6, "hidden": 8, "layers": 2, "epochs": 2,
         "keep": 20, "batch_users": 8, "max_length": 16,
     },
-    "statistics": {"windows": (3, 7, 30), "active": (7, 30)},
+    "next_event": {
+        "fields": ("event_type", "sku", "price", "name", "weekday", "gap"), "width": 8, "heads": 2, "layers": 2, "epochs": 2, "keep": 20,
+        "batch_users": 8, "max_length": 16, "negatives": 5,
+    },
+    "text": {"fields": ("event_type", "name", "query"), "newest": 4, "half_life": 9.0},
+    "hybrid_factors": {
+        "item": "sku", "item_features": ("price", "name"), "user_features": ("event_type",), "weights": {"buy": 1.0, "*": -0.5},
+        "components": 6, "epochs": 2, "batch_tokens": 64,
+    },
+    "statistics": {
+        "windows": (3, 7, 30), "active": (7, 30), "half_lives": (5.0,), "periods": (7,), "intervals": True, "touched": ("sku", "weekday"),
+        "top": 3, "conversions": {"cart": "buy"}, "sums": {"price": "buy"}, "means": {"price": "*"},
+    },
 }  # fmt: skip
 """Settings of each encoder under which it is fitted in a second or so."""
 
@@ -60,7 +75,7 @@ def test_every_encoder_is_under_contract() -> None:
 
 def test_unknown_kind_lists_the_known() -> None:
     """A misspelt kind of encoder would not be told from those there are."""
-    with pytest.raises(RecipeError, match=r"no kind 'gru'; there are gru_autoencoder, .*statistics"):
+    with pytest.raises(RecipeError, match=r"no kind 'gru'; there are als, .*statistics"):
         encoder_class("gru")
 
 

@@ -160,3 +160,44 @@ def test_feed_shares_an_epoch_among_processes() -> None:
     parts = [[tuple(batch.users) for batch in feed.epoch(0, (part, 2))] for part in range(2)]
     assert len(parts[0]) == len(parts[1]) > 2
     assert not {user for batch in parts[0] for user in batch} & {user for batch in parts[1] for user in batch}
+
+
+@pytest.mark.parametrize("distinct", [None, "sku"])
+@pytest.mark.parametrize("past", [False, True])
+def test_chosen_event_types_are_the_only_steps(distinct: str | None, past: bool) -> None:
+    """Events of other types would be steps, or count as first contacts, or be lost with those that they stand among."""
+    timelines = random_timelines(2, users=40)
+    columns = columns_of(timelines, ("event_type", "sku"), 5000)
+    types = np.arange(FIRST + 3) == FIRST + 1
+    sequences = Sequences(timelines, columns, max_length=6, distinct=distinct, event_types=types)
+    users = np.flatnonzero(sequences.steps > 0)
+    steps = np.random.default_rng(0).integers(1, sequences.steps[users], endpoint=True) if past else sequences.steps[users]
+    found = _sequences(sequences.batch(users, Cut(steps, np.zeros(len(users))) if past else None))
+    for user, count in zip(users, steps, strict=True):
+        rows = [row for row in slow_events(timelines, user) if row["event_type"] == FIRST + 1]
+        if distinct is not None:
+            met: dict[int, dict[str, int]] = {}
+            for row in rows:
+                if row["sku"] != ABSENT:
+                    met.setdefault(row["sku"], row)
+            rows = list(met.values())
+        assert sequences.steps[user] == len(rows)
+        assert found[user] == [[START] * 2, *([row["event_type"], row["sku"]] for row in rows[:count][-4:]), [END] * 2]
+    assert len(users) < len(_with_events(timelines))
+
+
+@pytest.mark.parametrize("types", [None, np.arange(FIRST + 3) > FIRST])
+def test_values_and_times_come_along(types: np.ndarray | None) -> None:
+    """A number or a time would be another event's, or a start have one."""
+    timelines = random_timelines(1)
+    columns = columns_of(timelines, ("event_type",), 10)
+    assert Sequences(timelines, columns, max_length=8).batch(_with_events(timelines)).values is None
+    sequences = Sequences(timelines, columns, max_length=8, event_types=types, numbers=("price",), timed=True)
+    batch = sequences.batch(np.flatnonzero(sequences.steps > 0))
+    assert batch.values is not None and batch.time is not None
+    for rank, user in enumerate(batch.users):
+        rows = np.flatnonzero(batch.layout.owner == rank)
+        chosen = [row for row in slow_events(timelines, user) if types is None or types[row["event_type"]]][-6:]
+        assert batch.time[rows[1:-1]].tolist() == [row["time"] for row in chosen]
+        wanted = [np.nan if row["price value"] is None else row["price value"] for row in chosen]
+        np.testing.assert_array_equal(batch.values[0, rows], [np.nan, *wanted, np.nan])

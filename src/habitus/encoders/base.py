@@ -142,8 +142,11 @@ class Encoder(ABC):
             changes[name] = {one: value for one, value in before.items() if one not in missing}
             if before and not changes[name]:
                 return None, missing[next(iter(before))]
-        changes = {name: value for name, value in changes.items() if hasattr(settings, name)}
-        return (dataclasses.replace(settings, **changes) if changes else settings), ""
+        changed = {name: value for name, value in changes.items() if hasattr(settings, name) and getattr(settings, name) != value}
+        try:
+            return dataclasses.replace(settings, **changed), ""
+        except RecipeError:  # what is left would not have been accepted in a recipe
+            return None, next(gone[one] for name in changed for one in getattr(settings, name) if one not in changed[name])
 
     @property
     def newest(self) -> int | None:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from habitus.errors import LogError
-from habitus.log.timelines import ABSENT, END, FIRST, OTHER, START, Events, Timelines
+from habitus.log.timelines import ABSENT, END, EVENT_TYPE, FIRST, OTHER, START, Events, Timelines
 from habitus.nn.gru import Layout
 
 Array = NDArray[Any]
 BATCH_TOKENS = 16384  # of a batch that only has to be read
+_TENSORS = ("codes", "values", "time")
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,16 @@ def columns_of(timelines: Timelines, fields: Sequence[str], keep: int) -> tuple[
 class Batch:
     """Sequences of some users, packed: START, the events' codes, END.
 
-    `users` (n) are positions in the timelines, longest sequence first; `codes` (columns, tokens) int64, laid out as `layout`.
+    `users` (n) are positions in the timelines, longest sequence first; `codes` (columns, tokens) int64, laid out as `layout`. So
+    are, where the sequences were asked for them, `values` (numbers, tokens) float32, NaN where there is none, and `time` (tokens)
+    int64, microseconds UTC; starts and ends have neither (NaN and the smallest integer).
     """
 
     users: Array
     codes: Tensor
     layout: Layout
+    values: Tensor | None = None
+    time: Tensor | None = None
 
     @property
     def n_events(self) -> int:
@@ -74,8 +79,11 @@ class Batch:
         return self.layout.tokens - 2 * self.layout.users
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its codes on another device."""
-        return replace(self, codes=self.codes.to(device, non_blocking=True))
+        """The same batch with its tensors on another device."""
+        moved: dict[str, Any] = {
+            name: None if (one := getattr(self, name)) is None else one.to(device, non_blocking=True) for name in _TENSORS
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -94,14 +102,21 @@ class Sequences:
     """Timelines as a model reads them: which columns, at most how many of the newest steps, and what a step is.
 
     `max_length` counts tokens, START and END included. A step is an event or, with `distinct`, a user's first event with each
-    value of that field (events without a value are no steps). `steps` (n_users) int64 counts each user's steps, all of them.
+    value of that field (events without a value are no steps); with `event_types` (n_codes) bool, by code of the event type, other
+    events are as if they were not there. `steps` (n_users) int64 counts each user's steps, all of them. `numbers`: number fields
+    whose values come along; `timed`: whether every step's time does.
     """
 
-    def __init__(self, timelines: Timelines, columns: Sequence[Column], *, max_length: int, distinct: str | None = None) -> None:
-        self.timelines, self.columns, self.distinct = timelines, tuple(columns), distinct
+    def __init__(
+        self, timelines: Timelines, columns: Sequence[Column], *, max_length: int, distinct: str | None = None,
+        event_types: Array | None = None, numbers: Sequence[str] = (), timed: bool = False,
+    ) -> None:  # fmt: skip
+        self.timelines, self.columns, self.distinct, self.event_types = timelines, tuple(columns), distinct, event_types
+        self.numbers, self.timed = tuple(numbers), timed
         self.max_steps = max_length - 2
-        self._names = list(dict.fromkeys(column.field for column in columns))
-        self.steps = timelines.lengths if distinct is None else self._count(distinct)
+        self._names = list(dict.fromkeys([*(column.field for column in columns), *numbers]))
+        self._choosing = [*([] if event_types is None else [EVENT_TYPE]), *([] if distinct is None else [distinct])]
+        self.steps = self._count() if self._choosing else timelines.lengths
 
     def lengths(self, users: Array, cut: Cut | None = None) -> Array:
         """Tokens of the sequences of the users at these positions, (n) int64, as they were at the cut if there is one."""
@@ -120,20 +135,32 @@ class Sequences:
         at = layout.starts[step + 1] + owner
         for row, column in zip(codes, self.columns, strict=True):
             row[at] = column.of(events)[rows]
-        return Batch(users, torch.from_numpy(codes), layout)
+        return Batch(users, torch.from_numpy(codes), layout, *self._more(events, rows, at, layout.tokens))
+
+    def _more(self, events: Events, rows: Array | slice, at: Array, tokens: int) -> tuple[Tensor | None, Tensor | None]:
+        """Values and times of a batch, where they are asked for."""
+        values = time = None
+        if self.numbers:
+            values = torch.full((len(self.numbers), tokens), torch.nan)
+            for row, name in zip(values.numpy(), self.numbers, strict=True):
+                row[at] = events.values[name][rows]
+        if self.timed:
+            time = torch.full((tokens,), torch.iinfo(torch.int64).min)
+            time.numpy()[at] = events.time[rows]
+        return values, time
 
     def _read(self, users: Array, cut: Cut | None) -> tuple[Events, Array | slice]:
         """Events, and which of them are the steps of these users, user after user, in time order."""
-        if self.distinct is None:
+        if not self._choosing:
             upto, until = (None, None) if cut is None else (cut.steps, self._moment(users, cut.steps, cut.share))
             return self.timelines.read(users, self._names, newest=self.max_steps, upto=upto, until=until), slice(None)
-        contacts = self.timelines.read(users, [self.distinct])
-        first = _first_contacts(contacts, self.distinct)
-        counts = np.bincount(contacts.owner[first], minlength=len(users))
+        everything = self.timelines.read(users, self._choosing)
+        steps = self._steps_among(everything)
+        counts = np.bincount(everything.owner[steps], minlength=len(users))
         owner, number = _counted(counts)
         stops = counts if cut is None else cut.steps
         chosen = (number < stops[owner]) & (number >= (stops - self.max_steps)[owner])
-        place, owner = (first - contacts.offsets[owner])[chosen], owner[chosen]
+        place, owner = (steps - everything.offsets[owner])[chosen], owner[chosen]
         upto, until = None, None
         if cut is not None:
             upto = place[np.cumsum(np.bincount(owner, minlength=len(users))) - 1] + 1
@@ -150,12 +177,17 @@ class Sequences:
         moment: Array = last + 1 + (share * wait).astype(np.int64)
         return moment
 
-    def _count(self, distinct: str) -> Array:
+    def _count(self) -> Array:
         counts = np.zeros(len(self.timelines), np.int64)
         for piece in self.timelines.pieces(1 << 20):
-            contacts = self.timelines.read(piece, [distinct])
-            counts[piece] = np.bincount(contacts.owner[_first_contacts(contacts, distinct)], minlength=len(contacts.lengths))
+            everything = self.timelines.read(piece, self._choosing)
+            counts[piece] = np.bincount(everything.owner[self._steps_among(everything)], minlength=len(everything.lengths))
         return counts
+
+    def _steps_among(self, events: Events) -> Array:
+        """The rows, ascending, that are steps."""
+        rows = np.arange(len(events.time)) if self.event_types is None else np.flatnonzero(self.event_types[events.codes[EVENT_TYPE]])
+        return rows if self.distinct is None else _first_contacts(events, self.distinct, rows)
 
 
 class Feed:
@@ -229,11 +261,11 @@ def _bucket_edges(longest: int) -> list[int]:
     return edges
 
 
-def _first_contacts(events: Events, field: str) -> Array:
-    """The rows, ascending, of each user's first event with each value of `field`; events without a value are left out."""
-    codes = events.codes[field]
+def _first_contacts(events: Events, field: str, rows: Array) -> Array:
+    """Of these rows, ascending, each user's first with each value of `field`; those without a value are left out."""
+    codes = events.codes[field][rows]
     absent = (codes if codes.ndim == 1 else codes[:, 0]) == ABSENT
     value = codes.astype(np.int64) if codes.ndim == 1 else np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
     with_value = np.flatnonzero(~absent)
-    key = (events.owner * (int(value.max(initial=0)) + 1) + value)[with_value]
-    return np.sort(with_value[np.unique(key, return_index=True)[1]])
+    key = (events.owner[rows] * (int(value.max(initial=0)) + 1) + value)[with_value]
+    return rows[np.sort(with_value[np.unique(key, return_index=True)[1]])]
