@@ -1,4 +1,5 @@
-"""Everything Habitus raises on purpose. A message is one paragraph: what, where, what was received, what to do."""
+"""Everything Habitus raises on purpose, and checks of settings that raise it. A message is one paragraph: what, where, what was
+received, what to do."""
 
 
 class HabitusError(Exception):
@@ -39,3 +40,19 @@ class MissingExtraError(InputError):
 
 class TrainingError(HabitusError):
     """Learning went wrong: the loss is not finite, or there is nothing to learn from."""
+
+
+def is_whole(value: object) -> bool:
+    """Whether a setting is a whole number (true and false are none)."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def require(holds: bool, name: str, rule: str, received: object) -> None:
+    """Raises RecipeError, naming the setting, the rule and what was received, unless the rule `holds`."""
+    if not holds:
+        raise RecipeError(f"{name}: must be {rule}, and {received!r} was given; change it in the recipe.")
+
+
+def require_one(received: str, name: str, known: tuple[str, ...]) -> None:
+    """Raises RecipeError unless `received` is one of the `known` values of the setting `name`."""
+    require(received in known, name, "one of " + ", ".join(map(repr, known)), received)

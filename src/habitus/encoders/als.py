@@ -16,10 +16,9 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from habitus.encoders.base import Encoder, weights_of
-from habitus.errors import LogError, TrainingError
+from habitus.errors import LogError, TrainingError, is_whole, require, require_one
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, Field, Timelines
-from habitus.nn.training import is_whole, require, require_one
 from habitus.progress import Progress
 
 Array = NDArray[Any]

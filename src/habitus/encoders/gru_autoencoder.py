@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from habitus.encoders.base import Encoder, chosen_fields
-from habitus.errors import LogError
+from habitus.errors import LogError, is_whole, require, require_one
 from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
 from habitus.nn.threads import coarse
-from habitus.nn.training import TrainingSettings, derived, held_out_users, is_whole, require, require_one, seeded, torch_device, train
+from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]

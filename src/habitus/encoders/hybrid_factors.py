@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.encoders.base import Encoder, weights_of
-from habitus.errors import LogError
+from habitus.errors import LogError, is_whole, require, require_one
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.nn.batches import Column, columns_of
 from habitus.nn.folding import Folding, sampled_items
 from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, offsets_of
-from habitus.nn.training import TrainingSettings, derived, held_out_users, is_whole, require, require_one, seeded, torch_device, train
+from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
 from habitus.progress import Progress
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from habitus.encoders.base import Encoder, chosen_fields, weights_of
-from habitus.errors import LogError
+from habitus.errors import LogError, is_whole, require, require_one
 from habitus.log.timelines import EVENT_TYPE, FIRST, Events, Timelines
 from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
@@ -23,7 +23,7 @@ from habitus.nn.next_event import TARGETS, NextEventModel, Reading
 from habitus.nn.ranking import most_own, most_popular, recall
 from habitus.nn.sampled import SHARES
 from habitus.nn.threads import coarse
-from habitus.nn.training import TrainingSettings, derived, held_out_users, is_whole, require, require_one, seeded, torch_device, train
+from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
 from habitus.progress import Progress
 
 Array = NDArray[Any]

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from habitus.encoders.base import ALL_EVENTS, ALL_FIELDS, Encoder
-from habitus.errors import LogError
+from habitus.errors import LogError, is_whole, require
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import ABSENT, EVENT_TYPE, FIRST, Timelines
 from habitus.nn.language import LanguageModel, language_model, require_library
-from habitus.nn.training import is_whole, require, torch_device
+from habitus.nn.training import torch_device
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from habitus.errors import InputError, RecipeError, TrainingError
+from habitus.errors import InputError, TrainingError, is_whole, require, require_one
 from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
 from habitus.nn.threads import coarse
 from habitus.progress import SILENT, Progress
@@ -58,22 +58,6 @@ class TrainingSettings:
         require(0 <= self.watched < 0.5, "watched", "at least 0 and below 0.5", self.watched)
         require_one(self.schedule, "schedule", ("constant", "cosine"))
         require_one(self.precision, "precision", tuple(PRECISIONS))
-
-
-def is_whole(value: object) -> bool:
-    """Whether a setting is a whole number (true and false are none)."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def require(holds: bool, name: str, rule: str, received: object) -> None:
-    """Raises RecipeError, naming the setting, the rule and what was received, unless the rule `holds`."""
-    if not holds:
-        raise RecipeError(f"{name}: must be {rule}, and {received!r} was given; change it in the recipe.")
-
-
-def require_one(received: str, name: str, known: tuple[str, ...]) -> None:
-    """Raises RecipeError unless `received` is one of the `known` values of the setting `name`."""
-    require(received in known, name, "one of " + ", ".join(map(repr, known)), received)
 
 
 class Batch(Protocol):
