@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -164,7 +163,7 @@ class GRUAutoencoder(Encoder):
         )  # fmt: skip
         report = train(
             self._model, feed, Feed(sequences, watched if len(watched) else learners), settings, seed=seed, device=device,
-            title=f"training {self.name}", progress=progress, work=work, identity=self._identity(timelines),
+            title=f"training {self.name}", progress=progress, work=work, identity={"settings": asdict(settings), **sequences.identity},
         )  # fmt: skip
         steps = sequences.steps[usable]
         self.facts = {
@@ -212,24 +211,6 @@ class GRUAutoencoder(Encoder):
 
     def _sequences(self, timelines: Timelines) -> Sequences:
         return Sequences(timelines, self._columns, max_length=self.settings.max_length, distinct=self.settings.distinct)
-
-    def _identity(self, timelines: Timelines) -> dict[str, Any]:
-        """What a training depends on, beside the seed."""
-        return {
-            "settings": asdict(self.settings), "columns": [asdict(column) for column in self._columns],
-            "users": [len(timelines), crc32(timelines.users.tobytes()), crc32(timelines.lengths.tobytes())],
-            "contents": self._contents(timelines), "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
-        }  # fmt: skip
-
-    def _contents(self, timelines: Timelines) -> int:
-        """A checksum of all that is read, piece by piece."""
-        names = list(dict.fromkeys([*self._fields, *([self.settings.distinct] if self.settings.distinct else [])]))
-        found = 0
-        for piece in timelines.pieces():
-            events = timelines.read(piece, names)
-            for array in (events.time, *(events.codes[name] for name in names)):
-                found = crc32(np.ascontiguousarray(array).tobytes(), found)
-        return found
 
     def _measured(self, timelines: Timelines, device: str, progress: Progress) -> dict[str, Any]:
         """Share of steps, the end included, that are rebuilt in their place: per field, teacher-forced and free-running."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -137,7 +136,7 @@ class NextEvent(Encoder):
         )  # fmt: skip
         report = train(
             self._model, feed, Feed(sequences, watched if len(watched) else learners), settings, seed=seed, device=device,
-            title=f"training {self.name}", progress=progress, work=work, identity=self._identity(timelines),
+            title=f"training {self.name}", progress=progress, work=work, identity={"settings": asdict(settings), **sequences.identity},
         )  # fmt: skip
         steps = sequences.steps[usable]
         self.facts = {
@@ -256,25 +255,6 @@ class NextEvent(Encoder):
         spread = np.sqrt(np.maximum(sums[2] / np.maximum(sums[0], 1) - mean**2, 0))
         self._model.centre.copy_(torch.from_numpy(mean))
         self._model.scale.copy_(torch.from_numpy(np.where(spread > 1e-6 * np.abs(mean), spread, 1)))
-
-    def _identity(self, timelines: Timelines) -> dict[str, Any]:
-        """What a training depends on, beside the seed."""
-        return {
-            "settings": asdict(self.settings), "columns": [asdict(column) for column in self._columns], "numbers": list(self._numbers),
-            "users": [len(timelines), crc32(timelines.users.tobytes()), crc32(timelines.lengths.tobytes())],
-            "contents": self._contents(timelines), "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
-        }  # fmt: skip
-
-    def _contents(self, timelines: Timelines) -> int:
-        """A checksum of all that is read, piece by piece."""
-        chosen_by = [EVENT_TYPE] if self.settings.events else []
-        names = list(dict.fromkeys([*(column.field for column in self._columns), *self._numbers, *chosen_by]))
-        found = 0
-        for piece in timelines.pieces():
-            events = timelines.read(piece, names)
-            for array in (events.time, *events.codes.values(), *events.values.values()):
-                found = crc32(np.ascontiguousarray(array).tobytes(), found)
-        return found
 
 
 @dataclass(frozen=True)

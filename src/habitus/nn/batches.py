@@ -4,8 +4,9 @@ Reading never changes what is read, and what an epoch reads depends on the seed 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -117,6 +118,21 @@ class Sequences:
         self._names = list(dict.fromkeys([*(column.field for column in columns), *numbers]))
         self._choosing = [*([] if event_types is None else [EVENT_TYPE]), *([] if distinct is None else [distinct])]
         self.steps = self._count() if self._choosing else timelines.lengths
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is read, in checksums, users and columns: two trainings on equal ones read the same. JSON values."""
+        timelines, contents = self.timelines, 0
+        names = list(dict.fromkeys([*self._names, *self._choosing]))
+        for piece in timelines.pieces():
+            events = timelines.read(piece, names)
+            for array in (events.time, *events.codes.values(), *events.values.values()):
+                contents = crc32(np.ascontiguousarray(array).tobytes(), contents)
+        return {
+            "columns": [asdict(column) for column in self.columns], "numbers": list(self.numbers), "contents": contents,
+            "users": [len(timelines), crc32(timelines.users.tobytes()), crc32(timelines.lengths.tobytes())],
+            "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
+        }  # fmt: skip
 
     def lengths(self, users: Array, cut: Cut | None = None) -> Array:
         """Tokens of the sequences of the users at these positions, (n) int64, as they were at the cut if there is one."""
