@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import habitus
+from habitus.pipeline import Options
 from habitus.progress import SILENT
 
 TASKS = ("churn", "propensity_category", "propensity_sku")
@@ -22,7 +23,7 @@ TASKS = ("churn", "propensity_category", "propensity_sku")
 def run(recipe: str, log: Path, out: Path, window: str | None, seed: int) -> list[dict[str, Any]]:
     """The rows of `scores.json` of one seed; a finished run is read, not repeated."""
     if not (out / "run.json").is_file():
-        habitus.run(recipe, log, out, window=window, resume=out.exists(), options=habitus.Options(seed=seed, progress=SILENT))
+        habitus.run(recipe, log, out, window=window, resume=out.exists(), options=Options(seed=seed, progress=SILENT))
     rows: list[dict[str, Any]] = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     return rows
 

@@ -37,6 +37,36 @@ def test_recipe_paper_gru_has_the_papers_settings() -> None:
     assert [members[name].fusion.reduce for name in rows] == [None, 64, 64, 64]
 
 
+def test_recipe_paper_has_the_papers_settings() -> None:
+    """The twelve members of the paper, its settings typed a second time."""
+    members = {member.name: member for member in Recipe.named("paper").members}
+    assert list(members) == [
+        "gru_day_event", "gru_event_all", "gru_week_all", "gru_sku_text", "als_category", "als_url", "next_sku", "next_url", "text_events",
+        "text_search", "hybrid", "statistics",
+    ]  # fmt: skip
+    assert [one for one in Recipe.named("paper-gru").members if members[one.name] != one] == []
+    settings = {name: member.settings for name, member in members.items()}
+    assert [(settings[name].factors, dict(settings[name].weights)) for name in ("als_category", "als_url")] == [
+        (64, {"@target": 3.0, "add_to_cart?": 1.0}), (64, {}),
+    ]  # fmt: skip
+    sku, url = settings["next_sku"], settings["next_url"]
+    assert [(s.width, s.layers, s.heads, s.batch_users, s.max_length, s.epochs, s.patience) for s in (sku, url)] == [
+        (128, 4, 4, 512, 64, 10, 3), (192, 6, 4, 32, 256, 10, 3),
+    ]  # fmt: skip
+    assert (url.negatives, url.sampling, sku.crop, "@item" in sku.predict) == (10_000, "uniform", "random", True)
+    assert [(settings[name].newest, members[name].fusion.reduce) for name in ("text_events", "text_search")] == [(64, 128), (90, 64)]
+    hybrid = settings["hybrid"]
+    assert (hybrid.components, hybrid.epochs, hybrid.loss) == (64, 30, "warp")
+    assert dict(hybrid.weights) == {"@target": 1.0, "add_to_cart?": 0.7, "remove_from_cart?": -0.5}
+    assert {name: member.fusion.scale for name, member in members.items()} == dict.fromkeys(members, "unit") | {"statistics": "quantile"}
+
+
+def test_recipe_paper_small_has_the_papers_members() -> None:
+    """The small recipe would leave out a member, and nobody would miss it."""
+    small, full = (Recipe.named(name).members for name in ("paper-small", "paper"))
+    assert [(one.name, one.kind) for one in small[: len(full)]] == [(one.name, one.kind) for one in full]
+
+
 WRONG = [
     ("", "no encoder"),
     ("x = 1\n" + ENCODER, "there is no setting 'x'; there are about, encoder, judge, max_dim, split"),
