@@ -248,25 +248,9 @@ def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[l
     that the recipe writes with a question mark ("url?"); any other that is unknown is an error. Raises RecipeError for that, with
     those there are, if no member is left, or if one of `only` is no member.
     """
-    known = {"field": [EVENT_TYPE, *log.field_names, *TIME_FIELDS], "event type": list(log.events)}
-    roles, missing = _roles(log)
-    kinds = {name: log.spec(name).kind for name in log.field_names}
     members, left_out = [], {}
     for member in recipe.members:
-        kind = encoder_class(member.kind)
-        named = {"field": kind.fields_named(member.settings), "event type": kind.event_types_named(member.settings)}
-        real = {name: roles.get(bare := name.removesuffix(MAY_LACK), bare) for names in named.values() for name in names}
-        lacking = dict(missing)
-        for what, names in named.items():
-            for name in names:
-                if real[name] in known[what] or real[name] in missing:
-                    continue
-                reason = f"the log has no {what} {real[name]!r}"
-                if not name.endswith(MAY_LACK):
-                    where = f"recipe {recipe.name!r}, encoder {member.name!r}"
-                    raise RecipeError(f"{where}: {reason}; it has {', '.join(known[what])}.")
-                lacking[real[name]] = reason
-        settings, reason = kind.fed_by(kind.renamed(member.settings, real), kinds, lacking)
+        settings, reason = _fed(member, log, f"recipe {recipe.name!r}, encoder {member.name!r}")
         if settings is None:
             left_out[member.name] = reason
         else:
@@ -279,6 +263,21 @@ def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[l
     if unknown:
         raise RecipeError(f"only: the recipe has no member {', '.join(sorted(unknown))}; it has {', '.join(m.name for m in members)}.")
     return members, left_out
+
+
+def _fed(member: Member, log: EventLog, where: str) -> tuple[Any | None, str]:
+    """The member's settings with the log's own names, less what it lacks, or None and the reason."""
+    kind = encoder_class(member.kind)
+    roles, missing = _roles(log)
+    known = {"field": [EVENT_TYPE, *log.field_names, *TIME_FIELDS], "event type": list(log.events)}
+    named = {"field": kind.fields_named(member.settings), "event type": kind.event_types_named(member.settings)}
+    real = {name: roles.get(bare := name.removesuffix(MAY_LACK), bare) for names in named.values() for name in names}
+    unknown = [(what, name) for what, names in named.items() for name in names if real[name] not in (*known[what], *missing)]
+    for what, name in unknown:
+        missing[real[name]] = f"the log has no {what} {real[name]!r}"
+        if not name.endswith(MAY_LACK):
+            raise RecipeError(f"{where}: {missing[real[name]]}; it has {', '.join(known[what])}.")
+    return kind.fed_by(kind.renamed(member.settings, real), {name: log.spec(name).kind for name in log.field_names}, missing)
 
 
 def _roles(log: EventLog) -> tuple[dict[str, str], dict[str, str]]:
