@@ -88,5 +88,5 @@ def test_runner_is_there() -> None:
     from habitus.cli.app import app
 
     text = CliRunner().invoke(app, ["--help"]).stdout
-    for name in ("demo", "init", "check", "run", "fit", "encode", "evaluate", "export", "recipes"):
+    for name in ("demo", "init", "check", "run", "fit", "encode", "evaluate", "export", "recipes", "synth"):
         assert name in text
