@@ -16,6 +16,7 @@ from typing import Any
 import habitus
 from habitus.pipeline import Options
 from habitus.progress import SILENT
+from habitus.recipe import Recipe
 
 TASKS = ("churn", "propensity_category", "propensity_sku")
 
@@ -24,6 +25,10 @@ def run(recipe: str, log: Path, out: Path, window: str | None, seed: int) -> lis
     """The rows of `scores.json` of one seed; a finished run is read, not repeated."""
     if not (out / "run.json").is_file():
         habitus.run(recipe, log, out, window=window, resume=out.exists(), options=Options(seed=seed, progress=SILENT))
+    facts = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    found, asked = [facts["recipe"]["name"], facts["log"], facts["seed"]], [Recipe.named(recipe).name, habitus.open_log(log).source, seed]
+    if found != asked:
+        raise SystemExit(f"{out} holds a run of {found}, and {asked} is asked for; name another folder.")
     rows: list[dict[str, Any]] = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     return rows
 

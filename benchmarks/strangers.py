@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from habitus.encoders.base import encoder_class
+from habitus.feeding import feedable
 from habitus.judge.leaderboard import judge
 from habitus.judge.targets import Split
 from habitus.judge.tasks import named_tasks
 from habitus.log.build import build
 from habitus.log.engine import engine_named
 from habitus.log.sources import open_log
+from habitus.log.tables import user_is_text
+from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
-from habitus.model import feedable
 from habitus.pipeline import survey, targets_of
 from habitus.recipe import Recipe, window_days
 
@@ -38,23 +40,25 @@ def main() -> None:
     recipe, log, engine = Recipe.named(asked.recipe), open_log(asked.log), engine_named("polars")
     split = Split.from_last(survey(log, engine).last_target, window_days(asked.window or recipe.split.window))
     before = split.train_start
-    everyone = build(log, fit_vocabulary(log, until=before, engine=engine), until=before, engine=engine)
+    users = None if log.relevant_users is None else ids_like(read_users(log.relevant_users), user_is_text(log, engine))
+    everyone = build(log, fit_vocabulary(log, until=before, users=users, engine=engine), until=before, users=users, engine=engine)
     half = np.random.default_rng(0).permutation(len(everyone)) % 2 == 0
     known, unknown = everyone.users[half], everyone.users[~half]
     vocabulary = fit_vocabulary(log, until=before, users=known, engine=engine)
     learners, strangers = (build(log, vocabulary, until=before, users=users, engine=engine) for users in (known, unknown))
     fits = ((learners, strangers), (everyone, everyone.select(unknown)))
     targets = targets_of(log, engine, split, unknown, named_tasks(TASKS))
-    sys.stdout.write("| member | " + " | ".join(f"{task} as a stranger / learned from / difference" for task in TASKS) + " |\n")
+    tasks = list(targets.tasks)
+    sys.stdout.write("| member | " + " | ".join(f"{task} as a stranger / learned from / difference" for task in tasks) + " |\n")
     for member in feedable(recipe, log)[0]:
-        found = np.zeros((len(asked.seeds), 2, len(TASKS)))
+        found = np.zeros((len(asked.seeds), 2, len(tasks)))
         for i, seed in enumerate(asked.seeds):
             sets = {}
             for j, (learned, asked_of) in enumerate(fits):
                 encoder = encoder_class(member.kind)(member.settings, name=member.name).fit(learned, seed=seed)
                 sets[str(j)] = encoder.encode(asked_of)
             board = judge(sets, targets, seeds=(0, 1, 2))
-            found[i] = [[board.row(str(j), task).score for task in TASKS] for j in range(2)]
+            found[i] = [[board.row(str(j), task).score for task in tasks] for j in range(2)]
         cells = [f"{a:.3f} / {b:.3f} / {a - b:+.3f}" for a, b in found.mean(0).T]
         sys.stdout.write(f"| {member.name} | " + " | ".join(cells) + " |\n")
         sys.stdout.flush()

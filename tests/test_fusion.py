@@ -107,6 +107,16 @@ def test_block_fusion_width() -> None:
     assert BlockFusion(reduce=5, known=True).width(12) == 6
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_fusion_one_user_or_all_alike(rows: int) -> None:
+    """A block that knows a single user, or says the same of all, would end a run after all its training."""
+    alike = np.where(np.arange(300)[:, None] < rows, WIDE[:1], 0).astype(np.float32)
+    blocks = [Profiles.single("a", USERS, alike, np.arange(300) < rows)]
+    for scale in ("unit", "standard", "quantile", "none"):
+        fused = Fusion({"a": BlockFusion(reduce=4, scale=scale)}).fit(blocks).apply(blocks)
+        assert fused.dim == 1 and np.isfinite(fused.matrix).all()
+
+
 def test_fusion_says_what_does_not_match() -> None:
     """Blocks that are missing, of other users or of other width would be glued together in silence."""
     fusion = Fusion({"a": BlockFusion(), "b": BlockFusion()})

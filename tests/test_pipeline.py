@@ -11,7 +11,7 @@ import pytest
 
 import habitus
 from habitus import artefact
-from habitus.errors import HabitusError, LogError, OutputExistsError, ProfilesError, RecipeError
+from habitus.errors import HabitusError, InputError, LogError, OutputExistsError, ProfilesError, RecipeError
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.pipeline import Options, evaluate, plain_counts, run
@@ -180,6 +180,13 @@ def test_run_resume_reads_a_changed_file_again(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
         pl.DataFrame({"user": users, "x": np.full(len(users), value)}).write_parquet(file)
         assert run(theirs, log, tmp_path / "out", window="14d", resume=value == 2.0).profiles.matrix.mean() == value
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, True])
+def test_options_seed_outside_its_range(seed: Any) -> None:
+    """A seed that nothing can be drawn from would be found out half-way."""
+    with pytest.raises(InputError, match="seed: a whole number from 0 up"):
+        Options(seed=seed)
 
 
 def test_run_never_overwrites_silently(tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ WRONG = [
     (ENCODER + "[encoder.fusion]\nreduce = 0\n", "at least 1, or a share"),
     (ENCODER + '[split]\nwindow = "2 weeks"\n', "window: '2 weeks' is no whole number of days"),
     (ENCODER + '[judge]\nprobe = "oracle"\n', "judge: probe"),
+    (ENCODER + "[judge]\nseeds = []\n", "judge: seeds: different whole numbers from 0 up"),
+    (ENCODER + "[judge]\nseeds = [-1]\n", "judge: seeds: different whole numbers from 0 up"),
+    ('[[encoder]]\nname = "random"\nkind = "statistics"\n', "the name 'random' is taken"),
     ("encoder = 3", "no encoder"),
     ("not toml at all", "not TOML"),
 ]

@@ -18,6 +18,10 @@ class LogError(InputError):
     """The log's description or one of its tables cannot be used."""
 
 
+class NothingToLearnError(LogError):
+    """The log can be used, but has nothing that this one encoder could learn from."""
+
+
 class RecipeError(InputError):
     """The recipe names something unknown, or a setting is outside its range."""
 

@@ -115,18 +115,23 @@ class Fusion:
         return {name: given[name] for name in self.blocks}
 
 
+def _fit_reduction(rows: Array, reduce: int | float) -> dict[str, Array]:
+    from sklearn.decomposition import PCA
+
+    if not np.ptp(rows, axis=0).any():  # one user, or all alike: there is no direction to find
+        return {"center": rows[0], "components": np.eye(1, rows.shape[1])}
+    most = min(rows.shape[1], len(rows) - 1)
+    fitted = PCA(most if isinstance(reduce, float) else min(reduce, most), svd_solver="covariance_eigh").fit(rows)
+    kept = len(fitted.components_)
+    if isinstance(reduce, float):
+        kept = min(int(np.searchsorted(np.cumsum(fitted.explained_variance_ratio_), reduce)) + 1, kept)
+    return {"center": fitted.mean_, "components": fitted.components_[:kept]}
+
+
 def _fit_block(rows: Array, settings: BlockFusion) -> dict[str, Array]:
     state: dict[str, Array] = {}
     if settings.reduce is not None:
-        from sklearn.decomposition import PCA
-
-        most = min(rows.shape[1], max(len(rows) - 1, 1))
-        share = isinstance(settings.reduce, float)
-        fitted = PCA(most if share else min(settings.reduce, most), svd_solver="covariance_eigh").fit(rows)
-        kept = len(fitted.components_)
-        if share:
-            kept = min(int(np.searchsorted(np.cumsum(fitted.explained_variance_ratio_), settings.reduce)) + 1, kept)
-        state |= {"center": fitted.mean_, "components": fitted.components_[:kept]}
+        state |= _fit_reduction(rows, settings.reduce)
         rows = _reduced(rows, state)
     if settings.scale == "standard":
         deviation = rows.std(0)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time as clock
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from habitus import artefact
 from habitus.encoders.base import Encoder, encoder_class
-from habitus.errors import ArtefactError, RecipeError
+from habitus.errors import ArtefactError, NothingToLearnError, RecipeError
+from habitus.feeding import fed_by_events, nothing_fed
 from habitus.fusion import Fusion
 from habitus.log.build import build
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine
-from habitus.log.time_fields import TIME_FIELDS
-from habitus.log.timelines import EVENT_TYPE, Timelines
+from habitus.log.timelines import Timelines
 from habitus.log.vocabulary import Vocabulary
 from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.profiles import Profiles
@@ -34,7 +34,6 @@ from habitus.recipe import Member, Recipe
 
 Array = NDArray[Any]
 KIND = "model"
-MAY_LACK = "?"  # ends a name in a recipe that a log may lack
 T = TypeVar("T")
 
 
@@ -123,7 +122,7 @@ class Fitting:
 
     recipe: Recipe
     members: Sequence[Member]  # of the recipe, as `feedable` gives them
-    left_out: dict[str, str]
+    left_out: Mapping[str, str]
     log: EventLog
     engine: Engine
     until: int
@@ -139,27 +138,48 @@ class Fitting:
 
     def fit(self) -> tuple[Model, Timelines, Profiles]:
         """The model, the timelines it was fitted on, and the profiles of their users. Raises what is wrong before it starts."""
-        members, left_out = self.members, self.left_out
-        for name, reason in left_out.items():
-            self.progress.say(f"{name} is left out: {reason}.")
         if self.folder is not None:
             artefact.reopen(self.folder)  # parts may change from here on; what is there is no model until all of them fit together
         origin = self._origin()
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
+        self.members, self.left_out = fed_by_events(self.members, self.left_out, timelines)
+        for name, reason in self.left_out.items():
+            self.progress.say(f"{name} is left out: {reason}.")
         self.check_width(timelines)
-        encoders = [self._timed(member.name, partial(self._encoder, member, origin, timelines)) for member in members]
-        blocks = [
-            self._timed(f"{e.name}: encode", partial(e.encode, timelines, device=self.device, progress=self.progress)) for e in encoders
-        ]
-        fusion = Fusion({member.name: member.fusion for member in members}).fit(blocks)
+        encoders, blocks = self._encoded(origin, timelines)
+        fusion = Fusion({member.name: member.fusion for member in self.members}).fit(blocks)
         if self.folder is not None:
             fusion.save(self.folder / artefact.FUSION, overwrite=True)
         facts = {"seed": self.seed, "habitus": version("habitus"), "log": self.log.source, "members": {e.name: e.facts for e in encoders}}
-        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, left_out, timelines.facts["shares"], facts)
+        shares = timelines.facts["shares"]
+        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, dict(self.left_out), shares, facts)
         if self.folder is not None:
             model.complete(self.folder)
         return model, timelines, fusion.apply(blocks)
+
+    def _encoded(self, origin: str, timelines: Timelines) -> tuple[list[Encoder], list[Profiles]]:
+        """Every member fitted, and its block; those that find nothing to learn from, or then know nobody, are left out."""
+        found: dict[str, tuple[Encoder, Profiles]] = {}
+        for member in self.members:
+            try:
+                encoder = self._timed(member.name, partial(self._encoder, member, origin, timelines))
+            except NothingToLearnError as error:
+                self._leave_out(member.name, str(error).removeprefix(f"{member.name}: ").rstrip("."))
+                continue
+            encode = partial(encoder.encode, timelines, device=self.device, progress=self.progress)
+            found[member.name] = encoder, self._timed(f"{member.name}: encode", encode)
+            if not found[member.name][1].known.any():
+                del found[member.name]
+                self._leave_out(member.name, "it knows none of the users")
+        self.members = [member for member in self.members if member.name in found]
+        if not found:
+            raise RecipeError(nothing_fed(self.recipe.name, self.left_out))
+        return [encoder for encoder, _ in found.values()], [block for _, block in found.values()]
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        self.left_out = {**self.left_out, name: reason}
+        self.progress.say(f"{name} is left out: {reason}.")
 
     def check_width(self, timelines: Timelines) -> None:
         """Raises RecipeError if the profile would have more columns than the recipe allows; nothing has been trained yet."""
@@ -167,7 +187,7 @@ class Fitting:
         if (total := sum(widths.values())) > self.recipe.max_dim:
             listed = ", ".join(f"{name} {width}" for name, width in widths.items())
             raise RecipeError(
-                f"recipe {self.recipe.name!r}: the profile would have {total:,} columns ({listed}), and max_dim is "
+                f"recipe {self.recipe.name!r}: the profile could have {total:,} columns ({listed}), and max_dim is "
                 f"{self.recipe.max_dim:,}; reduce some blocks ([encoder.fusion] reduce), or raise max_dim."
             )
 
@@ -202,7 +222,7 @@ class Fitting:
         return lines
 
     def _encoder(self, member: Member, origin: str, timelines: Timelines) -> Encoder:
-        files = [Path(getattr(member.settings, name)) for name in encoder_class(member.kind).file_settings]
+        files = encoder_class(member.kind).reads(member.settings)
         mark = _digest([origin, self.seed, member.kind, asdict(member.settings), _stats(files), version("habitus")])
         place = self.folder / artefact.ENCODERS / member.name if self.folder else None
         if place is not None and artefact.is_complete(place) and self._finished(member.name, mark) and member.name not in self.only:
@@ -239,52 +259,6 @@ class Fitting:
         if self.work is not None:
             self.work.mkdir(parents=True, exist_ok=True)
             artefact.write_json(self.work / f"{part}.done.json", mark)
-
-
-def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[list[Member], dict[str, str]]:
-    """The members that the log can feed, less the fields it lacks, and the reason for each of the others.
-
-    A field that this kind of log can have and this one lacks (a table is not there) is dropped, and so is a field or an event type
-    that the recipe writes with a question mark ("url?"); any other that is unknown is an error. Raises RecipeError for that, with
-    those there are, if no member is left, or if one of `only` is no member.
-    """
-    members, left_out = [], {}
-    for member in recipe.members:
-        settings, reason = _fed(member, log, f"recipe {recipe.name!r}, encoder {member.name!r}")
-        if settings is None:
-            left_out[member.name] = reason
-        else:
-            members.append(Member(member.name, member.kind, settings, member.fusion))
-    if not members:
-        raise RecipeError(
-            f"recipe {recipe.name!r}: the log can feed none of its encoders ({'; '.join(f'{n}: {r}' for n, r in left_out.items())})."
-        )
-    unknown = set(only) - {member.name for member in members}
-    if unknown:
-        raise RecipeError(f"only: the recipe has no member {', '.join(sorted(unknown))}; it has {', '.join(m.name for m in members)}.")
-    return members, left_out
-
-
-def _fed(member: Member, log: EventLog, where: str) -> tuple[Any | None, str]:
-    """The member's settings with the log's own names, less what it lacks, or None and the reason."""
-    kind = encoder_class(member.kind)
-    roles, missing = _roles(log)
-    known = {"field": [EVENT_TYPE, *log.field_names, *TIME_FIELDS], "event type": list(log.events)}
-    named = {"field": kind.fields_named(member.settings), "event type": kind.event_types_named(member.settings)}
-    real = {name: roles.get(bare := name.removesuffix(MAY_LACK), bare) for names in named.values() for name in names}
-    unknown = [(what, name) for what, names in named.items() for name in names if real[name] not in (*known[what], *missing)]
-    for what, name in unknown:
-        missing[real[name]] = f"the log has no {what} {real[name]!r}"
-        if not name.endswith(MAY_LACK):
-            raise RecipeError(f"{where}: {missing[real[name]]}; it has {', '.join(known[what])}.")
-    return kind.fed_by(kind.renamed(member.settings, real), {name: log.spec(name).kind for name in log.field_names}, missing)
-
-
-def _roles(log: EventLog) -> tuple[dict[str, str], dict[str, str]]:
-    """What "@item" and its like stand for in this log; and the fields that it lacks, roles that it does not name among them."""
-    named = {f"@{role}": name for role, name in log.roles.model_dump().items()}
-    unnamed = {role: f"the log names no {role[1:]} under [roles]" for role, name in named.items() if name is None}
-    return {role: name for role, name in named.items() if name is not None}, {**log.missing, **unnamed}
 
 
 def grown(before: dict[str, Any], now: dict[str, Any], by: float = 0.05) -> list[str]:

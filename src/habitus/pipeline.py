@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import InputError, LogError
+from habitus.feeding import feedable
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.targets import Split, TargetEvents, Targets, moment
 from habitus.judge.tasks import named_tasks
@@ -34,7 +35,7 @@ from habitus.log.tables import field_types, target_rows, user_is_text, users_bef
 from habitus.log.timelines import Timelines
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
-from habitus.model import Fitting, Model, feedable
+from habitus.model import Fitting, Model
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Judge, Recipe, window_days
@@ -136,6 +137,8 @@ class Options:
         for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda"))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise InputError(f"seed: a whole number from 0 up is needed, received {self.seed!r}.")
 
 
 def run(
@@ -177,7 +180,8 @@ def run(
         "log": log.source, "recipe": recipe.as_dict(), "split": {name: moment(time) for name, time in asdict(split).items()},
         "rows": found.counts(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,
         "events_left_out": {name: [f["events"], f["events_left_out"]] for name, f in profiles.facts["blocks"].items()},
-        "members_left_out": model.left_out, "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"],
+        "members_lack": {one.name: dict(one.lacks) for one in fitting.members if one.lacks}, "members_left_out": model.left_out,
+        "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"],
     }  # fmt: skip
     if out is not None:
         artefact.write_json(out / artefact.SCORES, scoreboard.to_json())
@@ -227,7 +231,13 @@ def encode(
     with _scratch(out) as folder:
         lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)
         profiles = model.encode(lines, device=options.device, progress=options.progress)
-    more = {"shares": lines.facts["shares"], "rows": found.counts(), "log": log.source, "recipe": model.recipe.get("name")}
+    more = {
+        "users_without_events": int((lines.lengths == 0).sum()),
+        "shares": lines.facts["shares"],
+        "rows": found.counts(),
+        "log": log.source,
+        "recipe": model.recipe.get("name"),
+    }
     profiles = replace(profiles, facts={**profiles.facts, **more})
     if out is not None:
         profiles.save(out, overwrite=overwrite)

@@ -12,6 +12,7 @@ from habitus.encoders.base import encoder_class
 from habitus.errors import RecipeError
 from habitus.fusion import BlockFusion
 
+RESERVED = ("profile", "random", "vocabulary", "timelines")  # no names for members
 MAX_DIM = 2048
 """Columns that the RecSys Challenge 2025 takes at most."""
 
@@ -40,6 +41,11 @@ class Judge:
     seeds: tuple[int, ...] = (0,)
     """Seeds of the folds and of the random rows; the scores are the mean over them."""
 
+    def __post_init__(self) -> None:
+        whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in self.seeds)
+        if not self.seeds or not whole or len(set(self.seeds)) < len(self.seeds):
+            raise RecipeError(f"seeds: different whole numbers from 0 up are needed, one at least; received {list(self.seeds)}.")
+
 
 @dataclass(frozen=True)
 class Member:
@@ -49,6 +55,7 @@ class Member:
     kind: str
     settings: Any
     fusion: BlockFusion = field(default_factory=BlockFusion)
+    lacks: Mapping[str, str] = field(default_factory=dict)  # names of fields and event types that a log does not have → why; see feeding
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,10 @@ def _member(entry: Any, where: str) -> Member:
     name = entry.get("name", entry["kind"])
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
         raise RecipeError(f"{where}: the name {name!r} is no block's name; up to 64 letters, digits, _, - and . are allowed.")
+    if name in RESERVED:
+        raise RecipeError(
+            f"{where}: the name {name!r} is taken: rows of the scoreboard and parts of a run are called {', '.join(RESERVED)}."
+        )
     where = f"{where} ({name})"
     own = {key: value for key, value in entry.items() if key not in ("name", "kind", "fusion")}
     settings = settings_from(encoder_class(entry["kind"]).Settings, own, where)

@@ -192,11 +192,19 @@ def test_unknown_field_and_event_type() -> None:
         fitted(random_timelines(0), weights={"bye": 1.0})
 
 
+def test_faded_away_is_unknown() -> None:
+    """A user whose every event has lost its weight would have a row of zeros, and pass for known."""
+    timelines = random_timelines(0)
+    encoder = fitted(timelines, field="event_type", half_life=0.5)
+    profiles = encoder.encode(replace(timelines, until=timelines.until + 200 * DAY))
+    assert not profiles.known.any() and not profiles.matrix.any()
+
+
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
         ("field", "a", ""), ("keep", 1, 0), ("factors", 1, 0), ("iterations", 1, 0), ("regularization", 1e-9, 0), ("alpha", 1e-9, 0),
-        ("alpha", 1e9, float("inf")), ("half_life", 0.1, 0), ("counts", "log", "sqrt"), ("weights", {"*": 0.1}, {"*": 0}),
+        ("alpha", 1e9, float("inf")), ("half_life", 0.1, 0), ("half_life", 1e4, float("inf")), ("counts", "log", "sqrt"), ("weights", {"*": 0.1}, {"*": 0}),
         ("weights", {}, {"buy": -1.0}), ("factors", 2, 2.5),
     ],
 )  # fmt: skip

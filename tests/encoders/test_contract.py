@@ -229,10 +229,19 @@ def test_nothing_to_learn_from(kind: str, timelines: Timelines) -> None:
 
 
 @everyone
-def test_not_fitted(kind: str, timelines: Timelines) -> None:
-    """Encoding without a fit would give vectors of nothing."""
+def test_not_fitted(kind: str, timelines: Timelines, tmp_path: Path) -> None:
+    """Encoding without a fit would give vectors of nothing, and saving a complete artefact of nothing."""
     with pytest.raises(LogError, match="block: not fitted yet"):
         encode(new(kind), timelines)
+    with pytest.raises(LogError, match="block: not fitted yet"):
+        new(kind).save(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+@everyone
+def test_width_is_known_before_the_fit(kind: str, fitted: dict[str, Encoder], timelines: Timelines) -> None:
+    """The budget of columns would be checked against another number than comes out."""
+    assert new(kind).width(timelines) == fitted[kind].dim
 
 
 @everyone

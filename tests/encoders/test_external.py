@@ -160,6 +160,14 @@ def test_wrong_columns_are_refused(columns: dict[str, Any], message: str, timeli
         fitted(timelines, tmp_path / "v.parquet", columns)
 
 
+def test_two_columns_of_one_name(timelines: Timelines, tmp_path: Path) -> None:
+    """The first of them would be read twice, and the second never."""
+    users = np.arange(3)
+    pq.write_table(pa.Table.from_arrays([pa.array(users), *[pa.array(users * 1.0)] * 2], ["user", "x", "x"]), tmp_path / "v.parquet")
+    with pytest.raises(LogError, match="two columns are named 'x'; rename one"):
+        External(ExternalSettings(path=str(tmp_path / "v.parquet"))).fit(timelines)
+
+
 def test_no_parquet(timelines: Timelines, tmp_path: Path) -> None:
     """A missing file, or one of another format, would be an obscure error; the number of columns is asked for before fit is."""
     (tmp_path / "v.csv").write_text("user,x\n1,2\n")

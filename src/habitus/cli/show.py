@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from habitus.recipe import Recipe
 
 _WIDTH = 110  # where there is no terminal to ask
+_LONGEST_NAME = 24  # columns, before a member's name is folded
+K = TypeVar("K")
 
 
 def _console() -> Console:
@@ -40,7 +42,7 @@ def scoreboard(board: "Scoreboard", facts: Mapping[str, Any]) -> None:
         console.print("No task could be scored.")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("AUROC", no_wrap=True)
+    table.add_column("AUROC", overflow="fold", max_width=_LONGEST_NAME)
     for task in tasks:
         table.add_column(f"{task.removeprefix('propensity_')}\nnew", justify="right", no_wrap=True)
         table.add_column("\nsame", justify="right", style="dim", no_wrap=True)
@@ -71,6 +73,11 @@ def _setting(board: "Scoreboard", facts: Mapping[str, Any]) -> list[str]:
     ]
     lines += [f"{name}: {count:,} of its users are in no other set and were not judged." for name, count in board.left_out.items() if count]
     lines += [f"The task {task} is left out: {reason}." for task, reason in board.skipped.items()]
+    lacks = {(name, what): why for name, lacking in facts.get("members_lack", {}).items() for what, why in lacking.items()}
+    lines += [
+        f"{', '.join(dict.fromkeys(name for name, _ in pairs))} {'do' if len(pairs) > 1 else 'does'} without {pairs[0][1]}: {why}."
+        for why, pairs in _alike(lacks).items()
+    ]
     lines += [
         f"{'The encoders' if len(names) > 1 else 'The encoder'} {', '.join(names)} {'are' if len(names) > 1 else 'is'} left out: {reason}."
         for reason, names in _alike(facts.get("members_left_out", {})).items()
@@ -78,9 +85,9 @@ def _setting(board: "Scoreboard", facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _alike(found: Mapping[str, Any]) -> dict[Any, list[str]]:
+def _alike(found: Mapping[K, Any]) -> dict[Any, list[K]]:
     """The names for each thing that was found, in the order in which it was first found."""
-    names: dict[Any, list[str]] = {}
+    names: dict[Any, list[K]] = {}
     for name, what in found.items():
         names.setdefault(tuple(what) if isinstance(what, list) else what, []).append(name)
     return names
@@ -232,9 +239,12 @@ def model(out: Path, fitted: "Model") -> None:
 def encoded(out: Path, profiles: "Profiles", before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """What was encoded, and per field how many values the model had no code for, beside how many at fit."""
     console = _console()
-    unknown = int((~profiles.known.any(1)).sum())
+    nothing = profiles.facts["users_without_events"]
+    unread = int((~profiles.known.any(1)).sum()) - nothing
     console.print(
-        f"{out}: {profiles!r}, as of {_day(profiles.until)} (UTC); {unknown:,} of them have no event before that.", soft_wrap=True
+        f"{out}: {profiles!r}, as of {_day(profiles.until)} (UTC); {nothing:,} of them have no event before that"
+        f"{f', {unread:,} more none that an encoder reads' if unread else ''}.",
+        soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("field", "unseen values", "at fit", "no value", "at fit"):

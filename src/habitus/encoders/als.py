@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from habitus.encoders.base import Encoder, weights_of
-from habitus.errors import LogError, TrainingError, is_whole, require, require_one
+from habitus.errors import LogError, NothingToLearnError, TrainingError, is_whole, require, require_one
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, Field, Timelines
 from habitus.progress import Progress
@@ -55,7 +55,7 @@ class ALSSettings:
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
         for name in ("regularization", "alpha"):
             require(0 < getattr(self, name) < np.inf, name, "a number above 0", getattr(self, name))
-        require(self.half_life is None or self.half_life > 0, "half_life", "days above 0, or left out", self.half_life)
+        require(self.half_life is None or 0 < self.half_life < np.inf, "half_life", "days above 0, or left out", self.half_life)
         for event_type, weight in self.weights.items():
             require(0 < weight < np.inf, f"weights, {event_type!r}", "a number above 0 (a type left out counts nothing)", weight)
         require_one(self.counts, "counts", ("linear", "log"))
@@ -104,7 +104,9 @@ class ALS(Encoder):
         found = [(piece.start, self._pairs(timelines.at(piece))) for piece in timelines.pieces()]
         users, row = np.unique(np.concatenate([pairs.user + start for start, pairs in found]), return_inverse=True)
         if not len(users):
-            raise LogError(f"{self.name}: no user has a value of {field.name} that counts; choose another field, or other weights.")
+            raise NothingToLearnError(
+                f"{self.name}: no user has a value of {field.name} that counts; choose another field, or other weights."
+            )
         value = np.concatenate([pairs.value.astype(np.int32) for _, pairs in found])
         confidence = np.concatenate([pairs.confidence.astype(np.float32) for _, pairs in found])
         matrix = csr_matrix((confidence, (row, value)), shape=(len(users), self._values(field)))
@@ -145,7 +147,7 @@ class ALS(Encoder):
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         pairs = self._pairs(timelines)
-        learned = np.any(self._factors, axis=1)[pairs.value]
+        learned = np.any(self._factors, axis=1)[pairs.value] & (pairs.confidence.astype(np.float32) > 0)  # not faded away
         pairs = Pairs(pairs.user[learned], pairs.value[learned], pairs.confidence[learned])
         matrix, lengths = np.zeros((len(timelines), self.dim), np.float32), np.bincount(pairs.user, minlength=len(timelines))
         spread, axes = np.linalg.eigh(self._gram)  # not Cholesky: with more factors than values it is singular, and may round below 0

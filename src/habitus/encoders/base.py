@@ -40,7 +40,6 @@ class Encoder(ABC):
     field_settings: ClassVar[tuple[str, ...]] = ()  # settings that hold the name of a field; without that field there is nothing to learn
     field_lists: ClassVar[Mapping[str, bool]] = {"fields": True}  # settings that list fields: whether one at least must be there
     event_settings: ClassVar[tuple[str, ...]] = ()  # settings that map event types, "*" for those not named, to what they count for
-    file_settings: ClassVar[tuple[str, ...]] = ()  # settings that hold the path of a file that `fit` reads
     cannot_read: ClassVar[tuple[str, ...]] = ()  # kinds of fields
 
     def __init__(self, settings: Any = None, *, name: str | None = None) -> None:
@@ -66,10 +65,13 @@ class Encoder(ABC):
         self.model_until = timelines.until
         return self
 
-    def _check(self, timelines: Timelines) -> None:
-        """Raises LogError if `fit` has not been called, or has failed, or the timelines were coded with another vocabulary."""
+    def _check_fitted(self) -> None:
         if self.model_until is None:
             raise LogError(f"{self.name}: not fitted yet; call fit(timelines) first, or load a fitted one.")
+
+    def _check(self, timelines: Timelines) -> None:
+        """Raises LogError if `fit` has not been called, or has failed, or the timelines were coded with another vocabulary."""
+        self._check_fitted()
         if self._coding != (coding := _coding_of(timelines)):
             fields, known = coding["fields"], self._coding["fields"]
             changed = [name for name in {**fields, **known} if fields.get(name) != known.get(name)]
@@ -112,14 +114,19 @@ class Encoder(ABC):
         return tuple(dict.fromkeys(name for key in cls.event_settings for name in getattr(settings, key) if name != ALL_EVENTS))
 
     @classmethod
+    def reads(cls, settings: Any) -> Sequence[Path]:
+        """The files, beside the log, that a fit with these settings reads: if one has changed, what was fitted is out of date."""
+        return ()
+
+    @classmethod
     def renamed(cls, settings: Any, names: Mapping[str, str]) -> Any:
-        """The settings with these names of fields and event types replaced, each once."""
+        """The settings with these names of fields and event types replaced, each once; of two that become one the first counts."""
         changes: dict[str, Any] = {name: names.get(value, value) for name in cls.field_settings if (value := getattr(settings, name))}
         for name in cls.field_lists:
             if hasattr(settings, name):
                 changes[name] = tuple(dict.fromkeys(names.get(one, one) for one in getattr(settings, name)))
         for name in cls.event_settings:
-            changes[name] = {names.get(one, one): value for one, value in getattr(settings, name).items()}
+            changes[name] = renamed_keys(getattr(settings, name), names)
         return dataclasses.replace(settings, **changes) if changes else settings
 
     @classmethod
@@ -167,7 +174,8 @@ class Encoder(ABC):
         return ()
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write everything fitted as an artefact: settings and facts as JSON, arrays as safetensors."""
+        """Write everything fitted as an artefact: settings and facts as JSON, arrays as safetensors. Raises LogError before a fit."""
+        self._check_fitted()
         state, facts = self._state()
         with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
             writer.arrays("state", state)
@@ -231,6 +239,14 @@ def chosen_fields(timelines: Timelines, names: Sequence[str]) -> list[str]:
     for name in expanded:
         timelines.field(name)
     return list(dict.fromkeys(expanded))
+
+
+def renamed_keys(mapping: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The mapping under other keys; of two keys that become one the first counts."""
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        found.setdefault(names.get(key, key), value)
+    return found
 
 
 def weights_of(timelines: Timelines, weights: Mapping[str, float]) -> Array:

@@ -56,11 +56,15 @@ class External(Encoder):
 
     kind = "external"
     Settings = ExternalSettings
-    file_settings = ("path",)
     settings: ExternalSettings
     _users: Array  # (n) int64 or str, ascending
     _matrix: Array  # (n, dim) float32
     _columns: Sequence[str] = ()  # their names, where each is a column of the file
+
+    @classmethod
+    def reads(cls, settings: ExternalSettings) -> Sequence[Path]:
+        """The file of vectors."""
+        return [Path(settings.path)]
 
     @property
     def dim(self) -> int:
@@ -141,6 +145,9 @@ class _Table:
         others = [entry for entry in schema if entry.name != settings.user]
         self.listed = bool(settings.vector)
         self.columns = [settings.vector] if self.listed else [entry.name for entry in others if _is_number(entry.type)]
+        if not self.listed and len(set(self.columns)) < len(self.columns):
+            twice = next(name for name in self.columns if self.columns.count(name) > 1)
+            raise LogError(f"{self.where}: two columns are named {twice!r}; rename one of them.")
         self.ignored = [] if self.listed else [entry.name for entry in others if not _is_number(entry.type)]
         if self.listed and not _is_list(kind := schema.field(settings.vector).type):
             raise LogError(f"{self.where}: column {settings.vector!r} is {kind}, and lists of numbers are needed; leave `vector` empty.")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from habitus.encoders.base import Encoder, chosen_fields
-from habitus.errors import LogError, is_whole, require, require_one
+from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
 from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
@@ -152,7 +152,9 @@ class GRUAutoencoder(Encoder):
         sequences = self._sequences(timelines)
         usable = np.flatnonzero(sequences.steps > 0)
         if not len(usable):
-            raise LogError(f"{self.name}: no event has a value of {settings.distinct!r}, so there is nothing to read; change `distinct`.")
+            raise NothingToLearnError(
+                f"{self.name}: no event has a value of {settings.distinct!r}, so there is nothing to read; change `distinct`."
+            )
         groups = held_out_users(len(usable), (settings.watched, settings.tested), derived(seed, 2))
         learners, watched, tested = (usable[group] for group in groups)
         self._absences = None if settings.absent else _absences(timelines.at(learners), self._columns)

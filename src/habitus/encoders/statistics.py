@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus.encoders.base import ALL_EVENTS, Encoder, chosen_fields
+from habitus.encoders.base import ALL_EVENTS, Encoder, chosen_fields, renamed_keys
 from habitus.errors import LogError, RecipeError
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, OTHER, Events, Timelines
@@ -20,6 +20,7 @@ from habitus.progress import Progress
 
 Array = NDArray[Any]
 _CELLS = 1 << 25  # figures held in memory at once, in float64
+_LONGEST = 1_000_000  # days
 _MAPPINGS = ("conversions", "sums", "means")  # settings that map fields or event types to event types
 
 
@@ -63,7 +64,7 @@ class StatisticsSettings:
         for name in ("windows", "active", "periods", "half_lives"):
             days = list(getattr(self, name))
             kinds = (int, float) if name == "half_lives" else (int,)
-            usable = all(isinstance(one, kinds) and not isinstance(one, bool) and 0 < one < np.inf for one in days)
+            usable = all(isinstance(one, kinds) and not isinstance(one, bool) and 0 < one < _LONGEST for one in days)
             if not usable or days != sorted(set(days)):
                 whole = "" if name == "half_lives" else "whole "
                 raise RecipeError(f"statistics: {name} must be ascending {whole}numbers of days above 0, received {days}; sort them.")
@@ -127,7 +128,7 @@ class Statistics(Encoder):
     def renamed(cls, settings: StatisticsSettings, names: Mapping[str, str]) -> StatisticsSettings:
         """The settings with these names of fields and event types replaced."""
         changes: dict[str, Any] = {
-            key: {names.get(one, one): names.get(other, other) for one, other in getattr(settings, key).items()} for key in _MAPPINGS
+            key: renamed_keys({one: names.get(other, other) for one, other in getattr(settings, key).items()}, names) for key in _MAPPINGS
         }
         found: StatisticsSettings = super().renamed(replace(settings, **changes), names)
         return found

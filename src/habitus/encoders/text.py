@@ -6,7 +6,7 @@ what is saved: its name is, with a fingerprint, and it must be there when encodi
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
 from math import isfinite
@@ -117,6 +117,16 @@ class Text(Encoder):
         if fed[0] is not None:
             require_library(settings.model)
         return fed
+
+    @classmethod
+    def reads(cls, settings: TextSettings) -> Sequence[Path]:
+        """What is in the model's folder, where it is one."""
+        folder = Path(settings.model)
+        return sorted(file for file in folder.rglob("*") if file.is_file()) if settings.model and folder.is_dir() else []
+
+    def width(self, timelines: Timelines) -> int:
+        """The model's columns. Raises RecipeError if it cannot be loaded."""
+        return language_model(self.settings.model, torch_device("cpu")).dim
 
     @property
     def dim(self) -> int:

@@ -44,7 +44,10 @@ def describe(folder: Path) -> EventLog:
     target = "product_buy" if "product_buy" in there else None
     table["roles"] = {"target": target, "item": item, **property_roles}
     missing = {field: f"{event}.parquet is not there" for event, field in _EVENTS.items() if field not in there.values()}
-    missing |= {} if products else dict.fromkeys(("category", "price", "name"), f"{_PROPERTIES}.parquet is not there")
+    lost = ("category", "price", "name", "@category", "@value")
+    missing |= {} if products else dict.fromkeys(lost, f"{_PROPERTIES}.parquet is not there")
+    missing |= {} if target else {"@target": "product_buy.parquet is not there"}
+    missing |= {} if item else {"@item": "no table with skus is there"}
     relevant = folder / "input" / "relevant_clients.npy"
     return EventLog.from_dict(table, base=folder, source=str(folder), missing=missing, relevant=relevant if relevant.is_file() else None)
 

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 
 KIND = "synthetic log"
 _FIRST_DAY = np.datetime64("2022-06-23")
+_MOST_USERS = 100_000_000  # beyond that the shop alone would fill the memory of a usual machine
 _CHUNK = 20_000  # users made at once; part of what a seed means
 _OTHERS = 10  # relevant users for each who only visits pages
 _FIELDS = dict(zip(EVENTS, ("sku", "sku", "sku", "url", "query"), strict=True))
@@ -40,24 +41,26 @@ def write(folder: str | Path, *, users: int, seed: int = 0, overwrite: bool = Fa
     """Write a log of `users` relevant users, each with at least one event, into `folder`; returns the folder.
 
     Beside them come a tenth as many others, who only visit pages and are not in `input/relevant_clients.npy`. The numbers of skus,
-    pages and categories grow with `users`. Same users and seed (and library versions): same bytes. Made in FOLDER.part, which is
-    renamed when all is written, so that half a log is never taken for one. Held in memory: 20,000 users, and the shop.
+    pages and categories grow with `users`. Same users and seed (and library versions): same bytes. Made in .FOLDER.habitus-part,
+    which is renamed when all is written, so that half a log is never taken for one. Held in memory: 20,000 users, and the shop.
 
     Raises InputError if `users` or `seed` is no such number, OutputExistsError if the folder is there, unless it is an earlier
     synthetic log and `overwrite` is true.
     """
-    for name, value, least in (("users", users, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(f"{name}: a whole number from {least} up is needed, received {value!r}.")
-    target = Path(folder)
+    for name, value, least, most in (("users", users, 1, _MOST_USERS), ("seed", seed, 0, 2**63)):
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise InputError(f"{name}: a whole number from {least} to {most:,} is needed, received {value!r}.")
+    target = Path(folder).resolve()
     check_folder(target, KIND, overwrite=overwrite)
-    part = target.absolute().with_name(target.absolute().name + ".part")
+    part = target.with_name(f".{target.name}.habitus-part")
     with writing(part, KIND, overwrite=True) as writer:
         rows = _write(writer, users, seed, progress)
         writer.facts |= {"users": users, "others": users // _OTHERS, "seed": seed, "rows": rows}
+    old = target.with_name(f".{target.name}.habitus-old")
     if target.exists():
-        shutil.rmtree(target)
+        target.rename(old)
     part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
     progress.say(f"{target}: {users:,} relevant users and {users // _OTHERS:,} others, {sum(rows.values()):,} events")
     return target
 
