@@ -1,9 +1,10 @@
-"""How much worse a member profiles users whom it did not learn from: fitted on half of the users, against fitted on all of them.
+"""How much worse a member profiles users whom it did not learn from: fitted on the other half of the users, against fitted on theirs.
 
     python -m benchmarks.strangers LOG --recipe paper-small --window 14d --seeds 0
 
-Both models profile the other half, whom the first never saw, and both are judged on that half alone (the probe scores users it never
-saw, over folds of them). A row per member: AUROC as a stranger, as one learned from, and the difference.
+Both models learn from as many users, so that what differs is only whether these were among them; each has the vocabulary of those it
+learned from. Both are judged on the same half (the probe scores users it never saw, over folds of them). A row per member: AUROC as
+strangers, as ones learned from, and the difference.
 """
 
 import argparse
@@ -41,13 +42,13 @@ def main() -> None:
     split = Split.from_last(survey(log, engine).last_target, window_days(asked.window or recipe.split.window))
     before = split.train_start
     users = None if log.relevant_users is None else ids_like(read_users(log.relevant_users), user_is_text(log, engine))
-    everyone = build(log, fit_vocabulary(log, until=before, users=users, engine=engine), until=before, users=users, engine=engine)
-    half = np.random.default_rng(0).permutation(len(everyone)) % 2 == 0
-    known, unknown = everyone.users[half], everyone.users[~half]
-    vocabulary = fit_vocabulary(log, until=before, users=known, engine=engine)
-    learners, strangers = (build(log, vocabulary, until=before, users=users, engine=engine) for users in (known, unknown))
-    fits = ((learners, strangers), (everyone, everyone.select(unknown)))
-    targets = targets_of(log, engine, split, unknown, named_tasks(TASKS))
+    users = build(log, fit_vocabulary(log, until=before, engine=engine, only=()), until=before, users=users, engine=engine).users
+    half = np.random.default_rng(0).permutation(len(users)) % 2 == 0
+    fits = []
+    for learned in (half, ~half):
+        vocabulary = fit_vocabulary(log, until=before, users=users[learned], engine=engine)
+        fits.append([build(log, vocabulary, until=before, users=users[some], engine=engine) for some in (learned, ~half)])
+    targets = targets_of(log, engine, split, users[~half], named_tasks(TASKS))
     tasks = list(targets.tasks)
     sys.stdout.write("| member | " + " | ".join(f"{task} as a stranger / learned from / difference" for task in tasks) + " |\n")
     for member in feedable(recipe, log)[0]:

@@ -63,24 +63,21 @@ def test_timelines_and_encoders_work_without_table_libraries() -> None:
 import sys
 for name in ("polars", "duckdb", "narwhals", "pydantic"):
     sys.modules[name] = None
-import numpy as np
+sys.path[:0] = sys.argv[1:]
+from test_contract import SMALL
+from timelines_helper import random_timelines
 from habitus.encoders.base import encoder_class, encoder_kinds
-from habitus.log.timelines import Field, Shard, Timelines
-codes = {"event_type": np.array([5, 6, 5, 6] * 6, np.uint8)}
-lines = Timelines(
-    users=np.arange(6), starts=np.arange(6) * 4, stops=np.arange(6) * 4 + 4, until=10**12, origin=0, horizon=10**12,
-    fields={"event_type": Field("event_type", "category", 7)}, shards=(Shard(np.arange(24) * 10**9, codes, {}),),
-    event_types=("a", "b"),
-)
 import habitus.profiles, habitus.nn.training
-for kind in encoder_kinds():
+lines = random_timelines(0, users=12)
+for kind in set(encoder_kinds()) - {"text"}:  # sentence-transformers brings scikit-learn, which brings narwhals
     made = encoder_class(kind)
-    encoder = made(made.Settings(epochs=1, hidden=4, embedding=4)) if "epochs" in made.Settings.__dataclass_fields__ else made()
-    print(kind, encoder.fit(lines).encode(lines).matrix.shape)
+    encoder = made(made.Settings(**SMALL[kind]))
+    print(kind, encoder.fit(lines, device="cpu").encode(lines, device="cpu").matrix.shape)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    here = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", code, str(here), str(here / "encoders")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "gru_autoencoder (6, 4)" in done.stdout
+    assert "gru_autoencoder (12, 8)" in done.stdout and "als (12, 4)" in done.stdout
 
 
 def test_runner_is_there() -> None:
