@@ -1,6 +1,8 @@
 """Hybrid factors: what is read, against slow loops; what is learned, on a world of two camps."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from habitus.encoders.base import Encoder
 from habitus.encoders.hybrid_factors import HybridFactors, HybridFactorsSettings, _features_of_items
 from habitus.errors import LogError, RecipeError
 from habitus.log.time_fields import DAY
-from habitus.log.timelines import FIRST, Field, Shard, Timelines
+from habitus.log.timelines import ABSENT, FIRST, Field, Shard, Timelines
 from habitus.nn.batches import columns_of
 from timelines_helper import ORIGIN, in_shards, random_timelines, slow_events
 
@@ -24,6 +27,12 @@ def new(**settings: Any) -> HybridFactors:
 def fitted(timelines: Timelines, **settings: Any) -> HybridFactors:
     found = new(**settings).fit(timelines, device="cpu")
     assert isinstance(found, HybridFactors)
+    return found
+
+
+def scores_of(encoder: Encoder, timelines: Timelines) -> np.ndarray[Any, Any]:
+    assert isinstance(encoder, HybridFactors)
+    found: np.ndarray[Any, Any] = encoder.encode(timelines, device="cpu").matrix @ encoder.item_factors.T
     return found
 
 
@@ -53,6 +62,7 @@ def camps(users: int = 60, items: int = 20, events: int = 6, *, seed: int = 0, t
         ("loss", "logistic", "bpr"), ("popular", 1, False), ("counts", "square", "one"), ("item_features", "name", ("name",)),
         ("weights", {"buy": -1.0}, {"buy": 1.0}),
         ("weights", {"buy": float("nan"), "*": 1.0}, {"buy": -2.0, "*": 1.0}),
+        ("weights", {"*": 0.99e-4}, {"*": 1e-4, "buy": 0.0}), ("weights", {"*": 1.0, "buy": -10_001.0}, {"*": 1e4, "buy": -1e4}),
     ],
 )  # fmt: skip
 def test_settings_out_of_range(name: str, wrong: Any, right: Any) -> None:
@@ -134,6 +144,87 @@ def test_strangers_get_their_camps_items(loss: str) -> None:
     assert own[:40].mean() > 0.95 and own[40:].mean() > 0.95
 
 
+def with_bystanders(timelines: Timelines, number: int) -> Timelines:
+    """The same users, and after them `number` with one event each, without an item."""
+    (shard,) = timelines.shards
+    codes = {"event_type": np.full(number, FIRST + 1), "sku": np.full(number, ABSENT)}
+    starts = len(shard.time) + np.arange(number)
+    return replace(
+        timelines, users=np.arange(len(timelines) + number),
+        starts=np.concatenate([timelines.starts, starts]), stops=np.concatenate([timelines.stops, starts + 1]),
+        shards=(
+            Shard(
+                np.append(shard.time, np.full(number, ORIGIN + DAY)),
+                {name: np.append(code, codes[name]) for name, code in shard.codes.items()}, {},
+            ),
+        ),
+    )  # fmt: skip
+
+
+def test_users_without_items_change_nothing() -> None:
+    """Those who only look around would drag everybody else's vector to where nothing was learned."""
+    timelines = camps()
+    alone = fitted(timelines).encode(timelines, device="cpu").matrix
+    among = fitted(with_bystanders(timelines, 300)).encode(timelines, device="cpu").matrix
+    np.testing.assert_array_equal(among, alone)
+
+
+@pytest.mark.parametrize("epochs", [1, 20])
+def test_vectors_are_spread_however_short_the_training(epochs: int) -> None:
+    """After a short training, or a long one, the ridge would leave nothing of what tells users apart, or not hold at all."""
+    timelines = camps()
+    encoder = fitted(timelines, epochs=epochs, patience=20, learning_rate=0.02, ridge=1.0)
+    spread = encoder.encode(timelines, device="cpu").matrix.std(0).mean() * encoder.item_factors.std(0).mean()
+    assert 0.05 < spread < 5  # the unit of scores
+
+
+def test_ridge_is_in_units_of_a_mean_users_pairs() -> None:
+    """The ridge would mean something else in every log, or with every length of the items' factors."""
+    timelines = random_timelines(0)
+    encoder = fitted(timelines, user_features=("event_type",))
+    pairs, bags = encoder._read(timelines, 30)
+    has = np.unique(pairs.users)
+    assert len(has) < len(timelines)
+    usual = encoder._prior + bags.sums(encoder._features)[has].mean(0)
+    chance = np.exp(encoder.item_factors @ usual + encoder.item_biases)
+    curvature = np.linalg.eigvalsh(np.cov(encoder.item_factors.T, aweights=chance, ddof=0)).mean()
+    assert encoder._scale == pytest.approx((np.abs(pairs.weights).mean(), curvature * len(pairs.users) / len(has)), rel=1e-4)
+
+
+def test_great_ridge_leads_to_the_mean() -> None:
+    """Those of whom little is known would stand at zero, not where users usually are."""
+    timelines = camps()
+    (shard,) = timelines.shards
+    even = replace(timelines, shards=(Shard(shard.time, {**shard.codes, "sku": shard.codes["sku"] // 2 * 2 + FIRST % 2}, {}),))
+    encoder = fitted(even, epochs=10, learning_rate=0.02, popular=False, ridge=1e9)
+    scores = scores_of(encoder, even)
+    np.testing.assert_allclose(scores, np.broadcast_to(scores[:1], scores.shape), atol=1e-4)
+    assert scores[0, ::2].mean() > scores[0, 1::2].mean() + 0.1
+
+
+@pytest.mark.parametrize("changed", [{"loss": "bpr"}, {"samples": 1}, {"penalty": 0.3}])
+def test_settings_reach_what_is_learned(changed: dict[str, Any]) -> None:
+    """A recipe's loss, draws or penalty would be accepted, and ignored."""
+    timelines = camps()
+    usual, other = fitted(timelines, epochs=10), fitted(timelines, epochs=10, **changed)
+    assert np.abs(other.item_factors - usual.item_factors).max() > 1e-3
+    if "penalty" in changed:
+        assert np.linalg.norm(other.item_factors) < 0.9 * np.linalg.norm(usual.item_factors)
+
+
+def test_saved_sample_stands_for_all_items(tmp_path: Path) -> None:
+    """Of more items than the sum over items takes in, a loaded encoder would weigh the sample differently."""
+    timelines = camps(items=1400)
+    encoder = fitted(timelines, epochs=1)
+    encoder.save(tmp_path / "saved")
+    before, after = (one.encode(timelines, device="cpu").matrix for one in (encoder, Encoder.load(tmp_path / "saved")))
+    np.testing.assert_array_equal(after, before)
+    chosen, standing = encoder._sample
+    assert len(chosen) == 1024
+    encoder._sample, encoder._folding = (chosen, 0 * standing), None
+    assert np.abs(encoder.encode(timelines, device="cpu").matrix - before).max() > 1e-6
+
+
 def test_biases_begin_at_popularity_if_asked() -> None:
     """What is bought most would not stand first from the start, or the vectors could not be left to say it."""
     timelines = random_timelines(0)
@@ -197,6 +288,10 @@ def test_what_cannot_be_read_is_left_out() -> None:
     fed, reason = HybridFactors.fed_by(settings, kinds, {"query": "search_query.parquet is not there"})
     assert reason == "" and fed is not None and (fed.item_features, fed.user_features) == (("price",), ())
     assert HybridFactors.fed_by(settings, {}, {"sku": "no sku"}) == (None, "no sku")
+    assert HybridFactors.fed_by(HybridFactorsSettings(item="price"), kinds, {})[0] is not None
+    for item, kind in (("name", "codes"), ("weekday", "time")):
+        fed, reason = HybridFactors.fed_by(HybridFactorsSettings(item=item), {"sku": "category", "name": "codes"}, {})
+        assert fed is None and reason == f"{item} is of kind {kind} in this log, and an item is a category or a number"
 
 
 def test_nothing_to_learn() -> None:
@@ -208,10 +303,58 @@ def test_nothing_to_learn() -> None:
         fitted(timelines, item="name")
 
 
+class CutOffError(Exception):
+    """Raised half-way."""
+
+
+class CuttingOff:
+    """A listener that ends a training after so many pairs, and keeps what is said."""
+
+    def __init__(self, after: float) -> None:
+        self.after, self.said = after, ""
+
+    @contextmanager
+    def stage(self, title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
+        done = 0
+
+        def advance(count: int = 0, note: str = "") -> None:
+            nonlocal done
+            done += count
+            if done > self.after * (total or 0):
+                raise CutOffError
+
+        yield advance
+
+    def say(self, text: str) -> None:
+        self.said += text
+
+
 def test_resumed_training_gives_the_same(tmp_path: Path) -> None:
     """A training that was cut off would have to begin anew, or end elsewhere."""
-    timelines = random_timelines(0)
-    whole = fitted(timelines, epochs=4, patience=9)
-    new(epochs=4, patience=9).fit(timelines, device="cpu", work=tmp_path)
-    again = new(epochs=4, patience=9).fit(timelines, device="cpu", work=tmp_path)
+    timelines, settings = random_timelines(0), {"epochs": 4, "patience": 9, "user_features": ("event_type",), "schedule": "cosine"}
+    with pytest.raises(CutOffError):
+        new(**settings).fit(timelines, device="cpu", work=tmp_path, progress=CuttingOff(0.6))
+    listener = CuttingOff(1)
+    again = new(**settings).fit(timelines, device="cpu", work=tmp_path, progress=listener)
+    assert "going on after epoch 2" in listener.said
+    whole = fitted(timelines, **settings)
     np.testing.assert_array_equal(again.encode(timelines, device="cpu").matrix, whole.encode(timelines, device="cpu").matrix)
+
+
+def test_another_logs_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    """A training would go on from what was learned of other events, or fail on another number of features."""
+    timelines = random_timelines(0)
+    (shard,) = timelines.shards
+    sku = shard.codes["sku"]
+    moved = np.where(sku >= FIRST, FIRST + (sku.astype(int) - FIRST + 1) % 30, sku).astype(sku.dtype)
+    one_more = {**timelines.fields, "event_type": Field("event_type", "category", FIRST + 4)}
+    others = (
+        replace(timelines, shards=(Shard(shard.time, {**shard.codes, "sku": moved}, shard.values),)),
+        replace(timelines, fields=one_more, event_types=(*timelines.event_types, "zoom")),
+    )
+    for number, other in enumerate(others):
+        work = tmp_path / str(number)
+        new(user_features=("event_type",)).fit(timelines, device="cpu", work=work)
+        again = new(user_features=("event_type",)).fit(other, device="cpu", work=work)
+        fresh = fitted(other, user_features=("event_type",))
+        np.testing.assert_array_equal(scores_of(again, other), scores_of(fresh, other))

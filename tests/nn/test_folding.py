@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from habitus.nn.folding import Folding, sampled_items
+import habitus.nn.folding as folding_module
+from habitus.nn.folding import Folding, firmness, sampled_items
 
 Array = NDArray[Any]
 CPU = torch.device("cpu")
@@ -73,6 +74,42 @@ def test_hard_cases_converge() -> None:
                 + ridge * (found[user] - start[user])
             )
             assert np.abs(slope).max() < 0.01 * weight.sum() * scale
+
+
+def test_settled_users_are_where_all_steps_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users would be left before their vector is found, or go on for as long as the slowest."""
+    items, offsets, chosen, weights, start = a_world()
+    steps: list[int] = []
+    stepped = folding_module._stepped
+
+    def counted(*given: Any) -> Any:
+        steps.append(len(given[-1]))
+        return stepped(*given)
+
+    monkeypatch.setattr(folding_module, "_stepped", counted)
+    for ridge in (0.5, 1e4):
+        folding = Folding(items, np.arange(50), np.zeros(50), np.zeros(4), ridge)
+        steps.clear()
+        found, taken = folding.solve(offsets, chosen, weights, start, CPU), list(steps)
+        with monkeypatch.context() as never:
+            never.setattr(folding_module, "_SETTLED", 0.0)
+            np.testing.assert_allclose(found, folding.solve(offsets, chosen, weights, start, CPU), rtol=1e-7, atol=1e-9)
+        assert taken[1] == 29 and taken == sorted(taken, reverse=True)  # the one without a pair settles first
+    assert len(taken) <= 4 and sum(taken) < 3 * 30
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_firmness_is_the_hessians_mean_eigenvalue(scale: float) -> None:
+    """The unit of the ridge would not be how firmly pairs hold a vector."""
+    items = a_world()[0] * scale
+    vector, standing = np.array([0.3, -0.1, 0.0, 0.2]), np.linspace(-1, 1, 50)
+
+    def cost(at: Array) -> float:
+        return float(logsumexp(items[:, :-1] @ at + items[:, -1] + standing))
+
+    width, unit = 1e-2 / scale, np.eye(4)
+    bent = [(cost(vector + width * one) + cost(vector - width * one) - 2 * cost(vector)) / width**2 for one in unit]
+    assert firmness(items, np.arange(50), standing, vector) == pytest.approx(np.mean(bent), rel=1e-3)
 
 
 def test_sample_stands_for_all() -> None:

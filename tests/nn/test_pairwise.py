@@ -62,6 +62,13 @@ def test_bags_sums_and_parts() -> None:
     np.testing.assert_allclose(bags.at(np.array([7, 2, 2, 0])).sums(table), slow[[7, 2, 2, 0]])
 
 
+def test_bags_are_narrow_where_features_fit() -> None:
+    """Many features would take twice the memory, or a large number become another."""
+    for largest, kind in ((2**31 - 1, np.int32), (2**31, np.int64)):
+        bags = Bags.of(np.zeros(2, np.int64), np.array([largest, 3]), np.ones(2), 1)
+        assert bags.features.dtype == kind and bags.features.tolist() == [3, largest]
+
+
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_distinct_is_numpys(size: int) -> None:
     """Without sorting, distinct values would come in another order, or be another's."""

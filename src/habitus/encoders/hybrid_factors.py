@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 
 from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, is_whole, require, require_one
+from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.nn.batches import Column, columns_of
-from habitus.nn.folding import Folding, sampled_items
-from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, offsets_of
+from habitus.nn.folding import Folding, firmness, sampled_items
+from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, distinct, offsets_of
 from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
 from habitus.progress import Progress
 
 Array = NDArray[Any]
 _COUNTS = ("linear", "log", "one")
+_ITEM_KINDS = ("category", "number")
+_SMALLEST, _LARGEST = 1e-4, 1e4  # weights: so far apart that their sums are told from rounding, and what they cost from 0
+_ROUNDING = 1e-10  # of the largest weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,8 @@ class HybridFactorsSettings(TrainingSettings):
     item: str = "@item"
     """The field whose values are the items."""
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Event type → what an event of it counts for; below 0: the item was turned down; "*": every type not named. Empty: each type 1."""
+    """Event type → what an event of it counts for, 0 or ±0.0001 to ±10000; below 0: the item was turned down; "*": every type not named.
+    Empty: each type 1."""
     item_features: tuple[str, ...] = ()
     """Fields whose values are features of the items: of each item the commonest (of code vectors: the first) that events of it have."""
     user_features: tuple[str, ...] = ()
@@ -56,8 +61,8 @@ class HybridFactorsSettings(TrainingSettings):
     """Whether the items' biases begin at their popularity, not at 0: ranks better, and leaves less of it for the vectors to say."""
     counts: str = "log"
     """What a user's events with an item, weights summed to c, count for: "linear" c, "log" log(1 + |c|), "one" 1, with the sign of c."""
-    ridge: float = 3.0
-    """How strongly a user's own factor is drawn to the mean when it is solved for, in units of what learning gave; above 0."""
+    ridge: float = 30.0
+    """How strongly a user's own factor is drawn to the mean when it is solved for: as this many mean users' pairs hold it; above 0."""
     batch_tokens: int = 16384
     """Pairs of users and items in a batch."""
     learning_rate: float = 0.005
@@ -73,7 +78,8 @@ class HybridFactorsSettings(TrainingSettings):
         require(0 <= self.penalty < np.inf, "penalty", "a number of at least 0", self.penalty)
         require(0 < self.ridge < np.inf, "ridge", "a number above 0", self.ridge)
         for event_type, weight in self.weights.items():
-            require(-np.inf < weight < np.inf, f"weights, {event_type!r}", "a number", weight)
+            rule = f"0, or from {_SMALLEST:g} to {_LARGEST:g} above or below 0"
+            require(weight == 0 or _SMALLEST <= abs(weight) <= _LARGEST, f"weights, {event_type!r}", rule, weight)
         require(not self.weights or max(self.weights.values()) > 0, "weights", "above 0 for one event type at least", dict(self.weights))
         require(isinstance(self.popular, bool), "popular", "true or false", self.popular)
         require_one(self.loss, "loss", LOSSES)
@@ -97,9 +103,9 @@ class HybridFactors(Encoder):
     _items: Array  # (n_items, components + 1) float32, features included, biases last
     _features: Array  # (user features, components) float32
     _columns: tuple[Column, ...] = ()  # of the user features
-    _prior: Array  # (components) float32: the mean of the users' own factors
+    _prior: Array  # (components) float32: the mean of the users' own factors that were learned
     _sample: tuple[Array, Array]  # items that stand for all, and the logarithm of how many each stands for
-    _scale: tuple[float, float]  # what a mean pair weighs, and the mean variance of the users' own factors
+    _scale: tuple[float, float]  # what a mean pair weighs, and how firmly a mean user's pairs hold that user's vector
     _folding: Folding | None = None
 
     @property
@@ -117,15 +123,24 @@ class HybridFactors(Encoder):
         """What is added to every user's score for an item, (n_items) float32."""
         return self._items[:, -1]
 
+    @classmethod
+    def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
+        """As every encoder; an item has to be a category or a number."""
+        fed, reason = super().fed_by(settings, kinds, missing)
+        kind = kinds.get(settings.item, "time" if settings.item in TIME_FIELDS else "category")
+        if fed is None or kind in _ITEM_KINDS:
+            return fed, reason
+        return None, f"{settings.item} is of kind {kind} in this log, and an item is a category or a number"
+
     def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
         settings = self.settings
         field = timelines.field(settings.item)
-        if field.kind not in ("category", "number"):
+        if field.kind not in _ITEM_KINDS:
             raise LogError(f"{self.name}: {field.name} is of kind {field.kind}; choose a category or a number for `item`.")
         n_items = min(field.size - FIRST, settings.keep)
         self._columns = columns_of(timelines, settings.user_features, settings.keep)
         item_columns = columns_of(timelines, settings.item_features, settings.keep)
-        parts = [self._read(timelines.at(piece), n_items) for piece in timelines.pieces()]
+        parts = [_with_pairs(*self._read(timelines.at(piece), n_items)) for piece in timelines.pieces()]
         pairs, user_bags = _joined(parts, n_items)
         if not (pairs.weights > 0).any():
             raise LogError(f"{self.name}: no user has a value of {field.name} that counts; choose another field, or other weights.")
@@ -147,28 +162,29 @@ class HybridFactors(Encoder):
         )  # fmt: skip
         report = train(
             model, feed, held_out, settings, seed=seed, device=device, title=f"training {self.name}", progress=progress, work=work,
-            identity=_identity(settings, pairs, user_bags, item_bags),
+            identity=_identity(settings, timelines, (*self._columns, *item_columns), pairs, user_bags, item_bags),
         )  # fmt: skip
-        self._keep(model, item_bags, weight)
         self._sample = sampled_items(taken, np.random.default_rng(derived(seed, 5)))
+        self._keep(model, np.unique(pairs.users[learners]), item_bags)
+        usual = self._prior + user_bags.sums(self._features).mean(0)
+        self._scale = (weight, firmness(self._items, *self._sample, usual) * len(pairs.users) / pairs.n_users)
         self.facts = {
             "training": report, "users": pairs.n_users, "items": n_items, "pairs": len(pairs.users),
             "turned_down": int((pairs.weights < 0).sum()), "watched_pairs": len(watched),
         }  # fmt: skip
 
-    def _keep(self, model: Factors, item_bags: Bags, weight: float) -> None:
-        """What encoding needs: every item's vector, the user features' factors, and how users' own factors are spread."""
+    def _keep(self, model: Factors, learned: Array, item_bags: Bags) -> None:
+        """What encoding needs: every item's vector, the user features' factors, and where users lie of whom something was `learned`."""
         own, self._features, items, features = (
             table.detach().cpu().numpy() for table in (model.users, model.user_features, model.items, model.item_features)
         )
         self._items = items + item_bags.sums(features)
-        self._prior = own.mean(0)
-        self._scale = (weight, float(max(own.var(0).mean(), 1e-6)))
+        self._prior = own[learned].mean(0)
         self._folding = None
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         if self._folding is None:
-            self._folding = Folding(self._items, *self._sample, self._prior, self.settings.ridge / self._scale[1])
+            self._folding = Folding(self._items, *self._sample, self._prior, self.settings.ridge * self._scale[1])
         pairs, bags = self._read(timelines, len(self._items))
         start = bags.sums(self._features.astype(np.float64))
         offsets = offsets_of(pairs.users, len(timelines))
@@ -194,12 +210,13 @@ class HybridFactors(Encoder):
         """The pairs of these users, and their features."""
         names = dict.fromkeys([self.settings.item, EVENT_TYPE, *(column.field for column in self._columns)])
         events = timelines.read(slice(None), list(names))
-        weight = weights_of(timelines, self.settings.weights)[events.codes[EVENT_TYPE]]
+        weights = weights_of(timelines, self.settings.weights)
+        weight = weights[events.codes[EVENT_TYPE]]
         item = events.codes[self.settings.item].astype(np.int64) - FIRST
         counted = (item >= 0) & (item < n_items) & (weight != 0)
         key, place = np.unique(events.owner[counted] * n_items + item[counted], return_inverse=True)
         sums = np.bincount(place, weight[counted], minlength=len(key))
-        there = np.abs(sums) > 1e-9  # as much turned down as taken: neither
+        there = np.abs(sums) > _ROUNDING * np.abs(weights).max()  # as much turned down as taken: neither
         key, amounts = key[there], _counted(sums[there], self.settings.counts)
         bags = _entries(events.owner, self._columns, [column.of(events) for column in self._columns], len(timelines))
         return Pairs(key // n_items, key % n_items, amounts, len(timelines), n_items), bags
@@ -209,6 +226,12 @@ def _counted(sums: Array, how: str) -> Array:
     """What pairs weigh, float32, whose events' weights have these sums."""
     size = np.abs(sums)
     return np.copysign({"linear": size, "log": np.log1p(size), "one": np.ones_like(size)}[how], sums).astype(np.float32)
+
+
+def _with_pairs(pairs: Pairs, bags: Bags) -> tuple[Pairs, Bags]:
+    """The users with a pair alone: of the others nothing can be learned."""
+    users, place = distinct(pairs.users, pairs.n_users)
+    return dataclasses.replace(pairs, users=place, n_users=len(users)), bags.at(users)
 
 
 def _joined(parts: Sequence[tuple[Pairs, Bags]], n_items: int) -> tuple[Pairs, Bags]:
@@ -284,10 +307,12 @@ def _settled(tally: Sequence[tuple[Array, Array]], column: Column, n_items: int)
     return found
 
 
-def _identity(settings: HybridFactorsSettings, pairs: Pairs, *bags: Bags) -> dict[str, Any]:
+def _identity(
+    settings: HybridFactorsSettings, timelines: Timelines, columns: Sequence[Column], pairs: Pairs, *bags: Bags
+) -> dict[str, Any]:  # fmt: skip
     """What a training depends on, beside the seed."""
     read = [pairs.users, pairs.items, pairs.weights, *(array for one in bags for array in (one.offsets, one.features, one.weights))]
     return {
-        "settings": asdict(settings), "users": pairs.n_users, "items": pairs.n_items,
-        "contents": [crc32(np.ascontiguousarray(array).tobytes()) for array in read],
+        "settings": asdict(settings), "users": pairs.n_users, "items": pairs.n_items, "columns": [asdict(column) for column in columns],
+        "event types": list(timelines.event_types), "contents": [crc32(np.ascontiguousarray(array).data) for array in read],
     }  # fmt: skip

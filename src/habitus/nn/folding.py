@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from scipy.special import softmax
 from torch import Tensor
 
 from habitus.nn.threads import coarse, each
@@ -18,6 +19,7 @@ Array = NDArray[Any]
 SAMPLE = 1024  # items that stand for all
 _USERS = 512  # solved at a time, by each thread
 _STEPS, _INNER, _HALVINGS = 8, 8, 5  # Newton's steps, those of conjugate gradients for each, and how often a step is tried
+_SETTLED = 1e-9  # a step of this share of the way from the prior is a user's last
 
 
 def sampled_items(counts: Array, generator: np.random.Generator, most: int = SAMPLE) -> tuple[Array, Array]:
@@ -31,6 +33,16 @@ def sampled_items(counts: Array, generator: np.random.Generator, most: int = SAM
     chance /= chance.sum()
     chosen = np.sort(generator.choice(len(counts), most, p=chance))
     return chosen, -np.log(most * chance[chosen])
+
+
+def firmness(items: Array, sample: Array, standing: Array, vector: Array) -> float:
+    """How firmly a pair of weight 1 holds a user's `vector` (d) in place: the mean eigenvalue of its loss' Hessian there, above 0.
+
+    The others as for `Folding`. A ridge in this unit means the same whatever the length of the items' vectors.
+    """
+    vectors = items[sample, :-1].astype(np.float64)
+    chance = softmax(vectors @ vector + items[sample, -1] + standing)
+    return float(max((chance @ np.square(vectors - chance @ vectors)).mean(), 1e-9))
 
 
 class Folding:
@@ -73,30 +85,40 @@ class Folding:
 
 
 def _least(vectors: Tensor, standing: Tensor, pull: Tensor, mass: Tensor, prior: Tensor, ridge: float) -> Tensor:
-    """Newton from the prior. Each step s goes as far as the way still leads down, found by halving, and in the end all the way.
+    """Newton from the prior, for every user until that user's vector has settled, whoever else has."""
+    found, left = prior.clone(), torch.arange(len(prior), device=prior.device)
+    for _ in range(_STEPS):
+        begun, origin = found[left], prior[left]
+        reached = _stepped(vectors, standing, pull[left], mass[left], origin, ridge, begun)
+        found[left] = reached
+        left = left[(reached - begun).square().sum(1) > _SETTLED**2 * (reached - origin).square().sum(1)]
+        if not len(left):
+            break
+    return found
+
+
+def _stepped(vectors: Tensor, standing: Tensor, pull: Tensor, mass: Tensor, prior: Tensor, ridge: float, found: Tensor) -> Tensor:
+    """One step of Newton's from `found`. A step s goes as far as the way still leads down, found by halving, and in the end all the way.
 
     log(1 + r)/r of the way always leads down, r being the range of v·s over items: the third derivative of log Σ exp along s is at
     most r times its second (Sun and Tran-Dinh, 2019).
     """
-    found = prior.clone()
-    for _ in range(_STEPS):
-        scores = torch.addmm(standing, found, vectors.t())
-        chance = torch.softmax(scores, 1)
-        slope = mass[:, None] * (chance @ vectors) - pull + ridge * (found - prior)
-        step = _newton(vectors, chance, mass, -slope, ridge)
-        along = step @ vectors.t()
-        still = (step * (ridge * (found - prior) - pull)).sum(1)  # the part of the slope along the step that no score changes
-        grown = ridge * step.square().sum(1)
-        reach = (along.amax(1) - along.amin(1)).clamp_min(1e-12)
-        low, high = torch.log1p(reach) / reach, torch.ones_like(mass)
-        at = high
-        for _ in range(_HALVINGS):
-            chance = torch.softmax(torch.addcmul(scores, at[:, None], along), 1)
-            down = mass * (chance * along).sum(1) + still + at * grown <= 1e-9
-            low, high = torch.where(down, at, low), torch.where(down, high, at)
-            at = torch.where(low == 1, low, (low * high).sqrt())
-        found += low[:, None] * step
-    return found
+    scores = torch.addmm(standing, found, vectors.t())
+    chance = torch.softmax(scores, 1)
+    slope = mass[:, None] * (chance @ vectors) - pull + ridge * (found - prior)
+    step = _newton(vectors, chance, mass, -slope, ridge)
+    along = step @ vectors.t()
+    still = (step * (ridge * (found - prior) - pull)).sum(1)  # the part of the slope along the step that no score changes
+    grown = ridge * step.square().sum(1)
+    reach = (along.amax(1) - along.amin(1)).clamp_min(1e-12)
+    low, high = torch.log1p(reach) / reach, torch.ones_like(mass)
+    at = high
+    for _ in range(_HALVINGS):
+        chance = torch.softmax(torch.addcmul(scores, at[:, None], along), 1)
+        down = mass * (chance * along).sum(1) + still + at * grown <= 1e-9
+        low, high = torch.where(down, at, low), torch.where(down, high, at)
+        at = torch.where(low == 1, low, (low * high).sqrt())
+    return found + low[:, None] * step
 
 
 def _newton(vectors: Tensor, chance: Tensor, mass: Tensor, slope: Tensor, ridge: float) -> Tensor:

@@ -26,7 +26,7 @@ POOL = 1024  # items per batch, drawn uniformly, among which its pairs look for 
 class Bags:
     """Weighted features of things, one row after another: thing i has those at offsets[i] up to offsets[i + 1].
 
-    `offsets` (n_things + 1) int64; `features` int64 and `weights` float32, both (n_entries).
+    `offsets` (n_things + 1) int64; `features` int32 if they fit, else int64, and `weights` float32, both (n_entries).
     """
 
     offsets: Array
@@ -37,7 +37,8 @@ class Bags:
     def of(cls, things: Array, features: Array, weights: Array, n_things: int) -> "Bags":
         """From entries in any order: which thing each belongs to, its feature and its weight."""
         order = np.lexsort((features, things))
-        return cls(offsets_of(things, n_things), features[order].astype(np.int64), weights[order].astype(np.float32))
+        narrow = np.int32 if features.max(initial=0) <= np.iinfo(np.int32).max else np.int64
+        return cls(offsets_of(things, n_things), features[order].astype(narrow), weights[order].astype(np.float32))
 
     def at(self, things: Array) -> "Bags":
         """The bags of these things, in their order."""
@@ -257,4 +258,4 @@ def _bagged(table: Tensor, bags: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 def _tensors(bags: Bags) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.from_numpy(bags.offsets[:-1]), torch.from_numpy(bags.features), torch.from_numpy(bags.weights)
+    return torch.from_numpy(bags.offsets[:-1]), torch.from_numpy(bags.features.astype(np.int64)), torch.from_numpy(bags.weights)
