@@ -204,7 +204,8 @@ def test_faded_away_is_unknown() -> None:
     ("name", "good", "bad"),
     [
         ("field", "a", ""), ("keep", 1, 0), ("factors", 1, 0), ("iterations", 1, 0), ("regularization", 1e-9, 0), ("alpha", 1e-9, 0),
-        ("alpha", 1e9, float("inf")), ("half_life", 0.1, 0), ("half_life", 1e4, float("inf")), ("counts", "log", "sqrt"), ("weights", {"*": 0.1}, {"*": 0}),
+        ("alpha", 1e9, float("inf")), ("half_life", 0.1, 0), ("half_life", 1e4, float("inf")), ("counts", "log", "sqrt"),
+        ("weights", {"*": 0.1}, {"*": 0}),
         ("weights", {}, {"buy": -1.0}), ("factors", 2, 2.5),
     ],
 )  # fmt: skip

@@ -1,7 +1,9 @@
 """From timelines to packed batches, against a slow reading event by event."""
 
 import copy
+import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from habitus.errors import LogError
 from habitus.log.time_fields import DAY
-from habitus.log.timelines import ABSENT, END, FIRST, OTHER, START, Timelines
+from habitus.log.timelines import ABSENT, END, FIRST, OTHER, START, Shard, Timelines
 from habitus.nn.batches import Batch, Column, Cut, Feed, Sequences, columns_of, plan
 from timelines_helper import random_timelines, slow_events
 
@@ -82,7 +84,7 @@ def test_cut_history_is_what_it_was_then() -> None:
     for user, steps, share in zip(users, cut.steps, cut.share, strict=True):
         events = slow_events(timelines, user)
         last, after = events[steps - 1]["time"], events[steps]["time"] if steps < len(events) else timelines.until
-        until = last + 1 + int(share * (after - last))
+        until = last + 1 + int(share * max(after - last - 1, 0))
         assert last < until <= max(after, last + 1)
         past = replace(timelines, stops=timelines.starts + np.where(np.arange(len(timelines)) == user, steps, timelines.lengths))
         assert found[user] == _slow(past, user, columns, 6, until)
@@ -201,3 +203,69 @@ def test_values_and_times_come_along(types: np.ndarray | None) -> None:
         assert batch.time[rows[1:-1]].tolist() == [row["time"] for row in chosen]
         wanted = [np.nan if row["price value"] is None else row["price value"] for row in chosen]
         np.testing.assert_array_equal(batch.values[0, rows], [np.nan, *wanted, np.nan])
+
+
+def _chosen_alone(timelines: Timelines, types: np.ndarray) -> Timelines:
+    """Timelines that hold the events of these types and no others."""
+    (shard,) = timelines.shards
+    keep = types[shard.codes["event_type"]]
+    before = np.concatenate([[0], np.cumsum(keep)])
+    codes = {name: array[keep] for name, array in shard.codes.items()}
+    only = Shard(shard.time[keep], codes, {name: array[keep] for name, array in shard.values.items()})
+    return replace(timelines, shards=(only,), starts=before[timelines.starts], stops=before[timelines.stops])
+
+
+@pytest.mark.parametrize("distinct", [None, "sku"])
+@pytest.mark.parametrize("past", [False, True])
+def test_other_event_types_leave_no_trace_in_times(distinct: str | None, past: bool) -> None:
+    """A gap would be the time since an event that is not to be seen, or a cut-off lie before one."""
+    timelines = random_timelines(4, users=40)
+    columns = columns_of(timelines, ("gap", "name", "sku", "days_before_until", "event_type"), 5000)
+    types = np.arange(FIRST + 3) != FIRST + 1
+    among = Sequences(timelines, columns, max_length=7, distinct=distinct, event_types=types, numbers=("price",), timed=True)
+    alone = Sequences(_chosen_alone(timelines, types), columns, max_length=7, distinct=distinct, numbers=("price",), timed=True)
+    np.testing.assert_array_equal(among.steps, alone.steps)
+    users = np.flatnonzero(among.steps > 0)
+    rng = np.random.default_rng(0)
+    cut = Cut(rng.integers(1, among.steps[users], endpoint=True), rng.choice([0, 0.4, 1], len(users))) if past else None
+    left, right = among.batch(users, cut), alone.batch(users, cut)
+    assert torch.equal(left.codes, right.codes)
+    for one, other in ((left.time, right.time), (left.values, right.values)):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    slow = {user: [row["time"] for row in slow_events(alone.timelines, user)] for user in users}
+    for rank, user in enumerate(left.users if distinct is None and not past else ()):
+        rows = np.flatnonzero(left.layout.owner == rank)[1:-1]
+        gaps = [-1, *(min((after - before) // 1_000_000, 1).bit_length() for before, after in pairwise(slow[user]))]
+        assert [min(code - FIRST, 1) if code >= FIRST else -1 for code in left.codes[0, rows].tolist()] == gaps[-5:]
+
+
+def test_a_cut_at_the_next_event_is_encoding_just_before_it() -> None:
+    """Days would be counted back from a day too late wherever times are dates."""
+    timelines = random_timelines(1)
+    (shard,) = timelines.shards
+    timelines = replace(timelines, shards=(replace(shard, time=shard.time // DAY * DAY),))
+    columns = columns_of(timelines, ("days_before_until", "sku"), 5000)
+    sequences, users = Sequences(timelines, columns, max_length=30), np.flatnonzero(timelines.lengths > 3)
+    checked = 0
+    for user in users:
+        times = [row["time"] for row in slow_events(timelines, user)]
+        for steps in range(1, len(times)):
+            if times[steps - 1] < times[steps]:
+                cut = sequences.batch(np.array([user]), Cut(np.array([steps]), np.ones(1)))
+                before = Sequences(timelines.before(times[steps]), columns, max_length=30).batch(np.array([user]))
+                assert torch.equal(cut.codes, before.codes)
+                checked += 1
+    assert checked > 100
+
+
+def test_identity_tells_codes_of_event_types() -> None:
+    """A training would be gone on with after its event types had changed places."""
+    timelines, types = random_timelines(0), np.arange(FIRST + 3) > FIRST
+    columns = columns_of(timelines, ("event_type", "sku"), 50)
+
+    def identity(timelines: Timelines, types: np.ndarray | None) -> str:
+        return json.dumps(Sequences(timelines, columns, max_length=9, event_types=types).identity)
+
+    other = replace(timelines, event_types=timelines.event_types[::-1])
+    found = [identity(timelines, types), identity(timelines, ~types), identity(timelines, None), identity(other, types)]
+    assert len(set(found)) == 4 and identity(random_timelines(0), types.copy()) == found[0]

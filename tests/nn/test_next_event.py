@@ -1,12 +1,13 @@
 """The next-event model against a slow version, position by position."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from habitus.log.timelines import FIRST
+from habitus.log.timelines import FIRST, OTHER
 from habitus.nn import next_event
 from habitus.nn.batches import Batch, Sequences, columns_of
 from habitus.nn.next_event import NextEventModel, Reading
@@ -116,13 +117,57 @@ def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(one, three, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_users_with_nothing_to_predict(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch, or a thread's part of it, in which no value is to be predicted would end the training."""
+    monkeypatch.setattr(next_event, "pieces", lambda: count)
+    batch, reading = _batch()
+    reading = replace(reading, predicted=(1,), numbers_predicted=(), leading=())
+    model = _model(reading).train()
+    longest = batch.layout.owner == 0
+    for rows, known in ((longest, True), (longest | True, False)):
+        codes = batch.codes.clone()
+        codes[1, torch.from_numpy(rows)] = OTHER  # of the longest history, which is a part of its own, then of all
+        loss, positions = model.loss(replace(batch, codes=codes))
+        model.zero_grad()
+        (loss / positions).backward()  # type: ignore[no-untyped-call]
+        assert (loss.item() > 0) == (model.tables[1].grad is not None) == known
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("predicted", [(), (1,)])
+def test_large_tables_cost_what_a_batch_reads(count: int, predicted: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every thread would hold a gradient as large as the vocabulary, or something else be learned where it does not."""
+    batch, reading = _batch()
+    tokens = batch.codes.shape[1]
+    batch = replace(batch, codes=torch.where(batch.codes >= FIRST, batch.codes * torch.tensor([1, 97, 1])[:, None], batch.codes))
+    reading = replace(reading, sizes=(reading.sizes[0], 4000, reading.sizes[2]), predicted=(*predicted, 2), leading=(2,))
+    monkeypatch.setattr(next_event, "pieces", lambda: count)
+    results = []
+    for narrow in (True, False):
+        model = _model(reading, negatives=20)
+        if not narrow:
+            monkeypatch.setattr(model, "_narrowed", lambda codes, parts, tables: (parts, tables))
+        else:
+            parts = model._parts(batch, torch.Generator())
+            negatives = [model._negatives(reading.sizes[column] - FIRST, torch.Generator()) for column in reading.predicted]
+            tables = next_event._Tables(list(model.tables), list(model.biases), negatives)
+            sizes = [len(table) for table in model._narrowed(batch.codes, parts, tables)[1].tables]
+            assert sizes[0] == reading.sizes[0] and sizes[1] <= tokens + 20 + FIRST < 4000
+        loss, _ = model.loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        results.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
 def test_vectors_are_means_of_the_last_states() -> None:
     """The vector would be read at the start, or at padding, or of a user's whole past where the last few events were asked for."""
     batch, reading = _batch()
     model = _model(reading)
     for user in (0, len(batch.users) // 2, len(batch.users) - 1):
         alone, _ = _batch(users=batch.users[[user]])
-        states = model._states(model._parts(alone, torch.Generator())[0])[0, 1:]
+        states = model._states(model._parts(alone, torch.Generator())[0], list(model.tables))[0, 1:]
         for last in (1, 3, 100):
             torch.testing.assert_close(model.vectors(batch, last)[user], states[-last:].mean(0), atol=1e-5, rtol=1e-5)
     one = model.vectors(batch, 1)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.encoders.base import Encoder, weights_of
-from habitus.errors import LogError, is_whole, require, require_one
+from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.nn.batches import Column, columns_of
@@ -143,7 +143,9 @@ class HybridFactors(Encoder):
         parts = [_with_pairs(*self._read(timelines.at(piece), n_items)) for piece in timelines.pieces()]
         pairs, user_bags = _joined(parts, n_items)
         if not (pairs.weights > 0).any():
-            raise LogError(f"{self.name}: no user has a value of {field.name} that counts; choose another field, or other weights.")
+            raise NothingToLearnError(
+                f"{self.name}: no user has a value of {field.name} that counts; choose another, or other weights."
+            )
         weight = float(np.abs(pairs.weights).mean())
         pairs = dataclasses.replace(pairs, weights=pairs.weights / np.float32(weight))
         item_bags = _features_of_items(timelines, settings.item, n_items, item_columns)

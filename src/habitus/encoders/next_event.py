@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from habitus.encoders.base import Encoder, chosen_fields, weights_of
-from habitus.errors import LogError, is_whole, require, require_one
+from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
 from habitus.log.timelines import EVENT_TYPE, FIRST, Events, Timelines
 from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
@@ -39,7 +39,7 @@ class NextEventSettings(TrainingSettings):
     predict: tuple[str, ...] = ()
     """Fields of the next event to predict, read or not; empty: all that are read."""
     events: Mapping[str, float] = field(default_factory=dict)
-    """Event type → 1 (its events are read and predicted) or 0; "*": the types not named. Empty: all are."""
+    """Event type → 1 (its events are read and predicted) or 0 (as if they were not there); "*": the types not named. Empty: all are."""
     target: str = "next_time"
     """What to predict: an event at random of the next moment with events ("next_time"), so not of the same basket, or the "next" one."""
     keep: int = 5000
@@ -79,6 +79,7 @@ class NextEventSettings(TrainingSettings):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 0, name, "a whole number, 0 or above", getattr(self, name))
         require(len(self.fields) > 0, "fields", "at least one name", self.fields)
         require(isinstance(self.events, Mapping) and set(self.events.values()) <= {0, 1}, "events", "event types with 0 or 1", self.events)
+        require(not self.events or any(self.events.values()), "events", "empty, or have a 1", self.events)
         require(self.width % self.heads == 0, "width", f"a multiple of heads ({self.heads})", self.width)
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
         require(0 <= self.tested < 0.5, "tested", "at least 0 and below 0.5", self.tested)
@@ -125,9 +126,10 @@ class NextEvent(Encoder):
         sequences = self._sequences(timelines)
         usable = np.flatnonzero(sequences.steps > 0)
         if not len(usable):
-            raise LogError(f"{self.name}: no event is of a type with weight 1 in {dict(settings.events)}; change `events`.")
+            raise NothingToLearnError(f"{self.name}: no event is of a type with weight 1 in {dict(settings.events)}; change `events`.")
         groups = held_out_users(len(usable), (settings.watched, settings.tested), derived(seed, 2))
         learners, watched, tested = (usable[group] for group in groups)
+        self._require_values(timelines.at(learners))
         with seeded(derived(seed, 0)):
             self._model = self._new_model()
         self._standardize(timelines.at(learners))
@@ -144,8 +146,9 @@ class NextEvent(Encoder):
             "users": {"learned_from": len(learners), "watched": len(watched), "tested": len(tested)},
             "events": {"all": int(steps.sum()), "beyond_max_length": int(np.maximum(steps - settings.max_length, 0).sum())},
         }
-        measured = (tested if len(tested) else learners)[:_MOST_TESTED]
-        self.facts["recall"] = self.measured(timelines.at(measured), popular_in=timelines.at(learners), device=device)
+        measured = timelines.at((tested if len(tested) else learners)[:_MOST_TESTED])
+        found = self.measured(measured, popular_in=timelines.at(learners), device=device)
+        self.facts["recall"] = {"on": "held_out" if len(tested) else "learned_from", **found}
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         chosen = torch_device(device)
@@ -230,14 +233,28 @@ class NextEvent(Encoder):
             raise LogError(f"{self.name}: not fitted yet; call fit(timelines) first, or load a fitted one.")
         return self._model.to(device).eval()
 
-    def _sequences(self, timelines: Timelines) -> Sequences:
+    def _sequences(self, timelines: Timelines, newest: int | None = None) -> Sequences:
         return Sequences(
-            timelines, self._columns, max_length=self.settings.max_length + 2, event_types=self._type_mask(timelines),
+            timelines, self._columns, max_length=(newest or self.settings.max_length) + 2, event_types=self._type_mask(timelines),
             numbers=self._numbers, timed=self.settings.target == "next_time",
         )  # fmt: skip
 
     def _type_mask(self, timelines: Timelines) -> Array | None:
         return weights_of(timelines, self.settings.events) > 0 if self.settings.events else None
+
+    def _require_values(self, timelines: Timelines) -> None:
+        """Raises LogError unless some chosen event of these timelines has something to predict."""
+        assert self._reading is not None
+        sequences = self._sequences(timelines, int(timelines.lengths.max(initial=0)))
+        for batch in Feed(sequences, np.flatnonzero(sequences.steps > 0)).epoch(0):
+            codes, values = batch.codes[list(self._reading.predicted)], batch.values
+            if (codes >= FIRST).any() or (values is not None and values[list(self._reading.numbers_predicted)].isfinite().any()):
+                return
+        names = [self._columns[column].name for column in self._reading.predicted]
+        names += [self._numbers[number] for number in self._reading.numbers_predicted]
+        raise NothingToLearnError(
+            f"{self.name}: no event to learn from has a value of {', '.join(names)} that could be predicted; change `predict` or `events`."
+        )
 
     def _standardize(self, timelines: Timelines) -> None:
         """Mean and spread of the numbers of these timelines' chosen events become the model's."""

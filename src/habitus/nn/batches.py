@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from habitus.errors import LogError
-from habitus.log.timelines import ABSENT, END, EVENT_TYPE, FIRST, OTHER, START, Events, Timelines
+from habitus.log.timelines import ABSENT, END, EVENT_TYPE, FIRST, OTHER, START, Events, Shard, Timelines
 from habitus.nn.gru import Layout
 
 Array = NDArray[Any]
@@ -104,8 +104,9 @@ class Sequences:
 
     `max_length` counts tokens, START and END included. A step is an event or, with `distinct`, a user's first event with each
     value of that field (events without a value are no steps); with `event_types` (n_codes) bool, by code of the event type, other
-    events are as if they were not there. `steps` (n_users) int64 counts each user's steps, all of them. `numbers`: number fields
-    whose values come along; `timed`: whether every step's time does.
+    events are as if they were not there, for a gap or a cut too. A gap is the time since the user's previous event, with `distinct`
+    as well: one that need not be a step. `steps` (n_users) int64 counts each user's steps, all of them. `numbers`: number fields whose
+    values come along; `timed`: whether every step's time does.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Sequences:
         self.max_steps = max_length - 2
         self._names = list(dict.fromkeys([*(column.field for column in columns), *numbers]))
         self._choosing = [*([] if event_types is None else [EVENT_TYPE]), *([] if distinct is None else [distinct])]
+        self._counting = [name for name in self._names if timelines.field(name).kind == "time"]
         self.steps = self._count() if self._choosing else timelines.lengths
 
     @property
@@ -130,6 +132,7 @@ class Sequences:
                 contents = crc32(np.ascontiguousarray(array).tobytes(), contents)
         return {
             "columns": [asdict(column) for column in self.columns], "numbers": list(self.numbers), "contents": contents,
+            "event_types": list(timelines.event_types), "chosen": None if self.event_types is None else self.event_types.tolist(),
             "users": [len(timelines), crc32(timelines.users.tobytes()), crc32(timelines.lengths.tobytes())],
             "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
         }  # fmt: skip
@@ -144,66 +147,77 @@ class Sequences:
         lengths = self.lengths(users, cut)
         order = np.argsort(-lengths, kind="stable")
         users, cut, layout = users[order], None if cut is None else cut.of(order), Layout.of(lengths[order])
-        events, rows = self._read(users, cut)
+        events = self._read(users, cut)
         owner, step = _counted(layout.lengths - 2)
         codes = np.full((len(self.columns), layout.tokens), END, np.int64)
         codes[:, : len(users)] = START
         at = layout.starts[step + 1] + owner
         for row, column in zip(codes, self.columns, strict=True):
-            row[at] = column.of(events)[rows]
-        return Batch(users, torch.from_numpy(codes), layout, *self._more(events, rows, at, layout.tokens))
+            row[at] = column.of(events)
+        return Batch(users, torch.from_numpy(codes), layout, *self._more(events, at, layout.tokens))
 
-    def _more(self, events: Events, rows: Array | slice, at: Array, tokens: int) -> tuple[Tensor | None, Tensor | None]:
+    def _more(self, events: Events, at: Array, tokens: int) -> tuple[Tensor | None, Tensor | None]:
         """Values and times of a batch, where they are asked for."""
         values = time = None
         if self.numbers:
             values = torch.full((len(self.numbers), tokens), torch.nan)
             for row, name in zip(values.numpy(), self.numbers, strict=True):
-                row[at] = events.values[name][rows]
+                row[at] = events.values[name]
         if self.timed:
             time = torch.full((tokens,), torch.iinfo(torch.int64).min)
-            time.numpy()[at] = events.time[rows]
+            time.numpy()[at] = events.time
         return values, time
 
-    def _read(self, users: Array, cut: Cut | None) -> tuple[Events, Array | slice]:
-        """Events, and which of them are the steps of these users, user after user, in time order."""
+    def _read(self, users: Array, cut: Cut | None) -> Events:
+        """The steps of these users that a batch holds, user after user, in time order."""
+        lines = self.timelines.at(users)
         if not self._choosing:
-            upto, until = (None, None) if cut is None else (cut.steps, self._moment(users, cut.steps, cut.share))
-            return self.timelines.read(users, self._names, newest=self.max_steps, upto=upto, until=until), slice(None)
-        everything = self.timelines.read(users, self._choosing)
-        steps = self._steps_among(everything)
-        counts = np.bincount(everything.owner[steps], minlength=len(users))
-        owner, number = _counted(counts)
+            upto, until = (None, None) if cut is None else (cut.steps, _moment(lines, cut.steps, cut.share))
+            return lines.read(slice(None), self._names, newest=self.max_steps, upto=upto, until=until)
+        stored = [name for name in self._names if name not in self._counting]
+        everything = lines.read(slice(None), list(dict.fromkeys([*self._choosing, *stored])))
+        there = self._of_chosen_types(everything)
+        steps = self._steps_among(everything, there)
+        owner, number = _counted(counts := np.bincount(everything.owner[steps], minlength=len(users)))
         stops = counts if cut is None else cut.steps
-        chosen = (number < stops[owner]) & (number >= (stops - self.max_steps)[owner])
-        place, owner = (steps - everything.offsets[owner])[chosen], owner[chosen]
-        upto, until = None, None
-        if cut is not None:
-            upto = place[np.cumsum(np.bincount(owner, minlength=len(users))) - 1] + 1
-            until = self._moment(users, upto, cut.share)
-        events = self.timelines.read(users, self._names, upto=upto, until=until)
-        return events, events.offsets[owner] + place
+        held = (number < stops[owner]) & (number >= (stops - self.max_steps)[owner])
+        steps, owner = steps[held], owner[held]
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(users)))])
+        counted = self._counted_back(lines, everything, there, np.searchsorted(there, steps), offsets, cut) if self._counting else {}
+        codes = {name: everything.codes[name][steps] for name in stored} | counted
+        return Events(offsets, everything.time[steps], codes, {name: values[steps] for name, values in everything.values.items()})
 
-    def _moment(self, users: Array, upto: Array, share: Array) -> Array:
-        """Cut-offs (microseconds UTC) between each user's last event before the cut, excluded, and the next one, included."""
-        lengths = self.timelines.lengths[users]
-        last = self.timelines.read(users, [], newest=1, upto=upto).time
-        following = self.timelines.read(users, [], newest=1, upto=np.minimum(upto + 1, lengths)).time
-        wait = np.where(upto < lengths, following, self.timelines.until) - last
-        moment: Array = last + 1 + (share * wait).astype(np.int64)
-        return moment
+    def _counted_back(
+        self, lines: Timelines, everything: Events, there: Array, steps: Array, offsets: Array, cut: Cut | None
+    ) -> dict[str, Array]:  # fmt: skip
+        """Codes of the fields that are computed from times, for these steps (numbers of rows of `there`, `offsets` by user), as if
+        the events at the rows `there` were all that there are."""
+        ends = np.cumsum(np.bincount(everything.owner[there], minlength=len(lines)))
+        starts = np.concatenate([[0], ends[:-1]])
+        alone = replace(lines, starts=starts, stops=ends, shards=(Shard(everything.time[there], {}, {}),))
+        upto = until = None
+        if cut is not None:
+            upto = steps[offsets[1:] - 1] + 1 - starts
+            until = _moment(alone, upto, cut.share)
+        found = alone.read(slice(None), self._counting, upto=upto, until=until)
+        owner = np.repeat(np.arange(len(lines)), np.diff(offsets))
+        return {name: codes[steps - starts[owner] + found.offsets[owner]] for name, codes in found.codes.items()}
 
     def _count(self) -> Array:
         counts = np.zeros(len(self.timelines), np.int64)
         for piece in self.timelines.pieces(1 << 20):
             everything = self.timelines.read(piece, self._choosing)
-            counts[piece] = np.bincount(everything.owner[self._steps_among(everything)], minlength=len(everything.lengths))
+            steps = self._steps_among(everything, self._of_chosen_types(everything))
+            counts[piece] = np.bincount(everything.owner[steps], minlength=len(everything.lengths))
         return counts
 
-    def _steps_among(self, events: Events) -> Array:
-        """The rows, ascending, that are steps."""
-        rows = np.arange(len(events.time)) if self.event_types is None else np.flatnonzero(self.event_types[events.codes[EVENT_TYPE]])
-        return rows if self.distinct is None else _first_contacts(events, self.distinct, rows)
+    def _of_chosen_types(self, events: Events) -> Array:
+        """The rows, ascending, of events that are there at all."""
+        return np.arange(len(events.time)) if self.event_types is None else np.flatnonzero(self.event_types[events.codes[EVENT_TYPE]])
+
+    def _steps_among(self, events: Events, there: Array) -> Array:
+        """Which of the rows `there`, ascending, are steps."""
+        return there if self.distinct is None else _first_contacts(events, self.distinct, there)
 
 
 class Feed:
@@ -268,6 +282,16 @@ def _counted(lengths: Array) -> tuple[Array, Array]:
     """For sequences of these lengths laid end to end: whose each place is, and its number there; (sum of lengths) int64 both."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def _moment(timelines: Timelines, upto: Array, share: Array) -> Array:
+    """Cut-offs (microseconds UTC) between each user's last event before the cut, excluded, and the next one (at the latest), included."""
+    lengths = timelines.lengths
+    last = timelines.read(slice(None), [], newest=1, upto=upto).time
+    following = timelines.read(slice(None), [], newest=1, upto=np.minimum(upto + 1, lengths)).time
+    wait = np.where(upto < lengths, following, timelines.until) - last
+    moment: Array = last + 1 + (share * np.maximum(wait - 1, 0)).astype(np.int64)
+    return moment
 
 
 def _bucket_edges(longest: int) -> list[int]:

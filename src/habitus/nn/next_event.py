@@ -5,7 +5,7 @@ weights are its input embeddings. Codes that are no values (absent, other, start
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -55,6 +55,15 @@ class _Part:
     seed: int | None  # of what is dropped; None: nothing is
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """What a batch needs of the embeddings, the biases and their samples; its codes are rows of these."""
+
+    tables: Sequence[Tensor]  # of each column
+    biases: Sequence[Tensor]  # of each predicted column
+    negatives: Sequence[Negatives | None]  # … values to score beside the true one; None: all
+
+
 class NextEventModel(Trainee):
     """Embeds events, runs a causal transformer over them, and predicts fields of what follows.
 
@@ -94,14 +103,16 @@ class NextEventModel(Trainee):
         parts = self._parts(batch, generator)
         negatives = [self._negatives(self.reading.sizes[column] - FIRST, generator) for column in self.reading.predicted]
         with torch.autocast("cpu", enabled=False):  # a setting of the thread, and a CPU's parts have threads of their own
-            total = summed(lambda part: self._loss(part, negatives), parts, list(self.parameters()))
+            parts, tables = self._narrowed(batch.codes, parts, _Tables(list(self.tables), list(self.biases), negatives))
+            others = [one for name, one in self.named_parameters() if not name.startswith(("tables.", "biases."))]
+            total = summed(lambda part: self._loss(part, tables), parts, [*others, *tables.tables, *tables.biases])
         return total, sum(len(part.at) for part in parts)
 
     def vectors(self, batch: Batch, last: int = 1) -> Tensor:
         """The mean state at each user's `last` newest events (fewer where there are fewer), (users, width), in the batch's order."""
 
         def work(part: _Part) -> Tensor:
-            states = self._states(part)
+            states = self._states(part, list(self.tables))
             step = torch.arange(states.shape[1], device=states.device)
             end = part.lengths[:, None]
             weight = ((step < end) & (step >= (end - last).clamp(min=1))).to(states.dtype)
@@ -118,8 +129,29 @@ class NextEventModel(Trainee):
         found = [torch.addmm(bias, rows, weight.t()).topk(min(count, len(weight)), 1).indices for rows in told.split(step)]
         return torch.cat(found) + FIRST
 
-    def _loss(self, part: _Part, negatives: Sequence[Negatives | None]) -> Tensor:
-        states = self._states(part).flatten(0, 1)[part.at]
+    def _narrowed(self, codes: Tensor, parts: list[_Part], tables: _Tables) -> tuple[list[_Part], _Tables]:
+        """Only the rows that a batch with these codes uses, of tables with more rows than that: each part's gradient is as large as
+        what it reads, and not as the vocabulary."""
+        narrow, biases, negatives = list(tables.tables), list(tables.biases), list(tables.negatives)
+        own = [part.codes.clone() for part in parts]
+        for column, table in enumerate(tables.tables):
+            number = self.reading.predicted.index(column) if column in self.reading.predicted else -1
+            sample = negatives[number] if number >= 0 else None
+            if len(table) <= codes.shape[1] + self.negatives + FIRST or (number >= 0 and sample is None):
+                continue
+            special = torch.arange(FIRST, device=codes.device)
+            drawn_rows = special if sample is None else sample.values.to(codes.device) + FIRST
+            rows = torch.unique(torch.cat([special, drawn_rows, codes[column]]))
+            narrow[column] = nn.functional.embedding(rows, table)
+            for mine in own:
+                mine[column] = torch.searchsorted(rows, mine[column])
+            if sample is not None:
+                biases[number] = biases[number][rows]
+                negatives[number] = replace(sample, values=torch.searchsorted(rows, drawn_rows) - FIRST)
+        return [replace(part, codes=mine) for part, mine in zip(parts, own, strict=True)], _Tables(narrow, biases, negatives)
+
+    def _loss(self, part: _Part, tables: _Tables) -> Tensor:
+        states = self._states(part, tables.tables).flatten(0, 1)[part.at]
         total = states.new_zeros((), dtype=torch.float32)
         for number, column in enumerate(self.reading.predicted):
             rows = part.first if column in self.reading.leading else part.drawn
@@ -127,8 +159,8 @@ class NextEventModel(Trainee):
             counted = torch.nonzero(targets >= FIRST)[:, 0]
             if len(counted):
                 told = self.bridges[number](states[counted])
-                weight, bias = self.tables[column][FIRST:], self.biases[number][FIRST:]
-                targets, sample = targets[counted] - FIRST, negatives[number]
+                weight, bias = tables.tables[column][FIRST:], tables.biases[number][FIRST:]
+                targets, sample = targets[counted] - FIRST, tables.negatives[number]
                 if sample is None:
                     total = total + cross_entropy(told, weight, bias, targets)
                 else:
@@ -139,9 +171,9 @@ class NextEventModel(Trainee):
             total = total + torch.where(wanted.isnan(), 0, error).sum()
         return total
 
-    def _states(self, part: _Part) -> Tensor:
+    def _states(self, part: _Part, tables: Sequence[Tensor]) -> Tensor:
         generator = None if part.seed is None else torch.Generator(part.codes.device).manual_seed(part.seed)
-        embedded = [nn.functional.embedding(part.codes[column], self.tables[column]) for column in self.reading.read]
+        embedded = [nn.functional.embedding(part.codes[column], tables[column]) for column in self.reading.read]
         numbers = part.numbers[list(self.reading.numbers_read)].permute(1, 2, 0)
         numbers = torch.cat([numbers.nan_to_num(0.0), numbers.isnan().float()], -1)
         if self.embedding and self.join is not None:

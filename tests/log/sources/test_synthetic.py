@@ -243,7 +243,9 @@ def test_synthetic_existing_folders_are_left_alone(tmp_path: Path) -> None:
     assert [entry.name for entry in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
-@pytest.mark.parametrize(("users", "seed", "name"), [(0, 0, "users"), (10**15, 0, "users"), (2.5, 0, "users"), (True, 0, "users"), (10, -1, "seed")])
+@pytest.mark.parametrize(
+    ("users", "seed", "name"), [(0, 0, "users"), (10**15, 0, "users"), (2.5, 0, "users"), (True, 0, "users"), (10, -1, "seed")]
+)
 def test_synthetic_wrong_numbers_are_refused(tmp_path: Path, users: Any, seed: Any, name: str) -> None:
     """A wrong number would end in a traceback, or in a log of nobody."""
     with pytest.raises(InputError, match=f"^{name}: a whole number"):
