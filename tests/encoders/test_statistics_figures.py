@@ -12,13 +12,13 @@ import pytest
 from habitus.encoders.base import Encoder
 from habitus.encoders.statistics import Statistics, StatisticsSettings
 from habitus.errors import LogError, RecipeError
+from habitus.feeding import feedable
 from habitus.log.build import build
 from habitus.log.description import EventLog
 from habitus.log.sources import open_log
 from habitus.log.time_fields import DAY, HOUR
 from habitus.log.timelines import ABSENT, EVENT_TYPE, FIRST, OTHER, Shard, Timelines
 from habitus.log.vocabulary import fit as fit_vocabulary
-from habitus.model import feedable
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
 from timelines_helper import EVENT_TYPES, FIELDS, ORIGIN, random_timelines

@@ -143,9 +143,7 @@ class HybridFactors(Encoder):
         parts = [_with_pairs(*self._read(timelines.at(piece), n_items)) for piece in timelines.pieces()]
         pairs, user_bags = _joined(parts, n_items)
         if not (pairs.weights > 0).any():
-            raise NothingToLearnError(
-                f"{self.name}: no user has a value of {field.name} that counts; choose another, or other weights."
-            )
+            raise NothingToLearnError(f"{self.name}: no user has a value of {field.name} that counts; choose another, or other weights.")
         weight = float(np.abs(pairs.weights).mean())
         pairs = dataclasses.replace(pairs, weights=pairs.weights / np.float32(weight))
         item_bags = _features_of_items(timelines, settings.item, n_items, item_columns)
