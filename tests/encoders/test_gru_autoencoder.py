@@ -255,7 +255,7 @@ def test_bfloat16_training_encodes_in_float32() -> None:
 
 def test_held_out_users_are_never_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """Early stopping and the accuracies reported would be measured on users that the model knows by heart."""
-    from habitus.encoders import gru_autoencoder as module
+    from habitus.nn import sequence_training as module
 
     seen: dict[str, np.ndarray] = {}
     train = module.train

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from habitus.encoders import next_event
 from habitus.encoders.base import Encoder
 from habitus.encoders.next_event import NextEvent, NextEventSettings, _Past
 from habitus.errors import LogError, RecipeError
 from habitus.log.time_fields import DAY, HOUR
 from habitus.log.timelines import ABSENT, FIRST, OTHER, Field, Shard, Timelines
+from habitus.nn import sequence_training
 from timelines_helper import random_timelines, slow_events
 
 SMALL: dict[str, Any] = {"fields": ("event_type", "sku", "price", "name"), "width": 12, "heads": 2, "epochs": 1, "max_length": 12}
@@ -302,7 +302,7 @@ def test_a_checkpoint_of_another_log_is_not_taken_up(tmp_path: Path) -> None:
 def test_users_held_out_are_not_learned_from(tested: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training would be stopped by users that it learns from, or recall be measured on them and said to be of strangers."""
     read: dict[str, set[int]] = {}
-    trained, measured = next_event.train, NextEvent.measured
+    trained, measured = sequence_training.train, NextEvent.measured
 
     def train(model: Any, feed: Any, held_out: Any, *args: Any, **more: Any) -> Any:
         for name, one in (("learned_from", feed), ("watched", held_out)):
@@ -315,7 +315,7 @@ def test_users_held_out_are_not_learned_from(tested: float, monkeypatch: pytest.
 
     everybody = random_timelines(0, users=120)
     timelines = everybody.at(np.flatnonzero(everybody.lengths > 0))
-    monkeypatch.setattr(next_event, "train", train)
+    monkeypatch.setattr(sequence_training, "train", train)
     monkeypatch.setattr(NextEvent, "measured", measure)
     facts = new(tested=tested, watched=0.1).fit(timelines, device="cpu").facts
     assert read["popular_in"] == read["learned_from"] and len(read["learned_from"]) == facts["users"]["learned_from"]

@@ -18,8 +18,9 @@ from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
+from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -160,12 +161,9 @@ class GRUAutoencoder(Encoder):
         self._absences = None if settings.absent else _absences(timelines.at(learners), self._columns)
         with seeded(derived(seed, 0)):
             self._model = self._new_model()
-        feed = Feed(
-            sequences, learners, max_tokens=settings.batch_tokens, max_users=settings.batch_users, seed=derived(seed, 3), crop=settings.crop
-        )  # fmt: skip
-        report = train(
-            self._model, feed, Feed(sequences, watched if len(watched) else learners), settings, seed=seed, device=device,
-            title=f"training {self.name}", progress=progress, work=work, identity={"settings": asdict(settings), **sequences.identity},
+        report = train_on_sequences(
+            self._model, sequences, learners, watched, settings, crop=settings.crop, name=self.name, seed=seed, device=device,
+            progress=progress, work=work,
         )  # fmt: skip
         steps = sequences.steps[usable]
         self.facts = {

@@ -21,8 +21,9 @@ from habitus.nn.checkpoints import load_weights, weights_as_arrays
 from habitus.nn.next_event import TARGETS, NextEventModel, Reading
 from habitus.nn.ranking import most_own, most_popular, recall
 from habitus.nn.sampled import SHARES
+from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
+from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
 from habitus.progress import Progress
 
 Array = NDArray[Any]
@@ -133,12 +134,9 @@ class NextEvent(Encoder):
         with seeded(derived(seed, 0)):
             self._model = self._new_model()
         self._standardize(timelines.at(learners))
-        feed = Feed(
-            sequences, learners, max_tokens=settings.batch_tokens, max_users=settings.batch_users, seed=derived(seed, 3), crop=settings.crop
-        )  # fmt: skip
-        report = train(
-            self._model, feed, Feed(sequences, watched if len(watched) else learners), settings, seed=seed, device=device,
-            title=f"training {self.name}", progress=progress, work=work, identity={"settings": asdict(settings), **sequences.identity},
+        report = train_on_sequences(
+            self._model, sequences, learners, watched, settings, crop=settings.crop, name=self.name, seed=seed, device=device,
+            progress=progress, work=work,
         )  # fmt: skip
         steps = sequences.steps[usable]
         self.facts = {

@@ -1,0 +1,35 @@
+"""How a model of users' sequences learns: the one way in which encoders join a feed of them to the training loop.
+
+Knows neither what the model predicts nor what its vectors are for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from habitus.nn.batches import Feed, Sequences
+from habitus.nn.training import Trainee, TrainingSettings, derived, train
+from habitus.progress import Progress
+
+Array = NDArray[Any]
+
+
+def train_on_sequences(
+    model: Trainee, sequences: Sequences, learners: Array, watched: Array, settings: TrainingSettings, *, crop: str, name: str, seed: int,
+    device: str, progress: Progress, work: Path | None,
+) -> Mapping[str, Any]:  # fmt: skip
+    """Train `model` on the sequences of the users at the positions `learners`; returns the report of `nn.training.train`.
+
+    `watched`: positions of the users whose loss decides when to stop, the learners themselves where there are none. `crop` as `Feed`
+    has it. What is read and the settings make the identity of a checkpoint in `work`.
+    """
+    feed = Feed(
+        sequences, learners, max_tokens=settings.batch_tokens, max_users=settings.batch_users, seed=derived(seed, 3), crop=crop
+    )  # fmt: skip
+    return train(
+        model, feed, Feed(sequences, watched if len(watched) else learners), settings, seed=seed, device=device, title=f"training {name}",
+        progress=progress, work=work, identity={"settings": asdict(settings), **sequences.identity},
+    )  # fmt: skip
