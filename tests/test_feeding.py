@@ -167,4 +167,7 @@ def test_tables_that_are_empty_or_late_leave_members_out(tmp_path: Path, late: b
         "urls": "url has no value before the cut-off",
         "names": "name has no value before the cut-off",
     }
+    with pytest.raises(RecipeError, match=r"recipe 'r': the log can feed none of its encoders .*urls: url has no value before"):
+        urls = Recipe.from_toml('[[encoder]]\nname = "urls"\nkind = "als"\nfield = "url"\n', source="r")
+        run(urls, tmp_path, window="14d")
     assert result.facts["members_lack"] == {"buys_and_adds": {"add_to_cart": "there is no event add_to_cart before the cut-off"}}

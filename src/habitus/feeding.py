@@ -39,9 +39,12 @@ def feedable(recipe: Recipe, log: EventLog, only: Sequence[str] = ()) -> tuple[l
 
 
 def fed_by_events(
-    members: Sequence[Member], left_out: Mapping[str, str], timelines: Timelines
+    recipe: str, members: Sequence[Member], left_out: Mapping[str, str], timelines: Timelines
 ) -> tuple[list[Member], dict[str, str]]:  # fmt: skip
-    """The same once more, less the event types of which no event, and the fields of which no value, is in the timelines."""
+    """The same once more, less the event types of which no event, and the fields of which no value, is in the timelines.
+
+    Raises RecipeError, naming the `recipe`, if no member is left.
+    """
     empty = {name: f"{name} has no value before the cut-off" for name in timelines.fields if _is_empty(timelines, name)}
     kinds = {name: field.kind for name, field in timelines.fields.items()}
     kept: list[Member] = []
@@ -52,7 +55,7 @@ def fed_by_events(
         missing = {**empty, **{name: f"there is no event {name} before the cut-off" for name in absent}}
         _sort_out(member, *kind.fed_by(member.settings, kinds, missing), _dropped(member, missing), kept, out)
     if not kept:
-        raise RecipeError(nothing_fed("as given", out))
+        raise RecipeError(nothing_fed(recipe, out))
     return kept, out
 
 

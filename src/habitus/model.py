@@ -143,7 +143,7 @@ class Fitting:
         origin = self._origin()
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
-        self.members, self.left_out = fed_by_events(self.members, self.left_out, timelines)
+        self.members, self.left_out = fed_by_events(self.recipe.name, self.members, self.left_out, timelines)
         for name, reason in self.left_out.items():
             self.progress.say(f"{name} is left out: {reason}.")
         self.check_width(timelines)
