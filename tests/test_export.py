@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from habitus.errors import OutputExistsError, ProfilesError
-from habitus.export import export
+from habitus.errors import ArtefactError, OutputExistsError, ProfilesError
+from habitus.export import export, opened
 from habitus.profiles import Profiles
 
 USERS = np.array([3, 5, 8, 13])
@@ -67,3 +67,36 @@ def test_export_parquet_names_its_columns(tmp_path: Path) -> None:
     frame = pl.read_parquet(tmp_path / "flat" / "profiles.parquet")
     assert frame.columns == ["user", "a_0", "a_1", "a_2", "b_0", "b_1", "b_2"]
     np.testing.assert_array_equal(frame.drop("user").to_numpy(), MATRIX)
+
+
+def entry(folder: Path, ids: object, vectors: np.ndarray) -> Path:
+    folder.mkdir()
+    np.save(folder / "client_ids.npy", ids)
+    np.save(folder / "embeddings.npy", vectors)
+    return folder
+
+
+def test_opened_reads_profiles_runs_and_entries(tmp_path: Path) -> None:
+    """A rival's entry, or a run's folder, could not be judged beside one's own profiles; a vector would come under another's id."""
+    profiles().save(tmp_path / "run" / "profiles")
+    for folder in (tmp_path / "run", tmp_path / "run" / "profiles"):
+        np.testing.assert_array_equal(opened(folder).matrix, MATRIX)
+    ids = np.array([8, 3, 13, 5])
+    found = opened(entry(tmp_path / "entry", ids, MATRIX[[2, 0, 3, 1]].astype(np.float16)))
+    np.testing.assert_array_equal(found.users, USERS)
+    np.testing.assert_array_equal(found.matrix, MATRIX.astype(np.float16).astype(np.float32))
+    assert found.until is None and found.listed is not None
+    np.testing.assert_array_equal(found.users[found.listed], ids)
+    assert opened(entry(tmp_path / "text", np.array(["b", "a"]), MATRIX[:2])).users.tolist() == ["a", "b"]
+
+
+def test_opened_refuses_what_is_no_entry(tmp_path: Path) -> None:
+    """A client with two vectors would be scored twice, and arrays that do not belong together mixed up."""
+    with pytest.raises(ProfilesError, match="1 ids appear twice, 5 among them"):
+        opened(entry(tmp_path / "twice", np.array([3, 5, 5]), MATRIX[:3]))
+    with pytest.raises(ProfilesError, match=r"received int64 \(2,\), float32 \(3, 6\)"):
+        opened(entry(tmp_path / "short", np.array([3, 5]), MATRIX[:3]))
+    with pytest.raises(ProfilesError, match="not finite"):
+        opened(entry(tmp_path / "nan", np.array([3, 5]), np.full((2, 2), np.nan)))
+    with pytest.raises(ArtefactError):
+        opened(tmp_path)

@@ -73,3 +73,22 @@ def test_model_refuses_parts_of_two_models(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "two" / "vocabulary", tmp_path / "one" / "vocabulary")
     with pytest.raises(ArtefactError, match="not the part that this model was made with"):
         Model.open(tmp_path / "one")
+
+
+def test_model_refuses_encoders_that_learnt_later_than_it_says(tmp_path: Path) -> None:
+    """A manifest that claims an earlier cut-off than its encoders' would let the judge score vectors on what they were fitted to."""
+    import json
+
+    import habitus
+    from test_pipeline import described, shop
+
+    habitus.fit(Recipe.from_toml('[[encoder]]\nkind = "statistics"\n', source="r"), described(shop(30)), tmp_path / "m")
+    file = tmp_path / "m" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    for earlier, fits in ((0, True), (1, False)):
+        file.write_text(json.dumps(manifest | {"until": manifest["until"] - earlier}))
+        if fits:
+            Model.open(tmp_path / "m")
+        else:
+            with pytest.raises(ArtefactError, match="statistics learnt from later events than the model says"):
+                Model.open(tmp_path / "m")

@@ -231,7 +231,6 @@ def test_run_refuses_what_it_cannot_do_before_it_trains() -> None:
             RecipeError,
             "no field 'colour'; it has event_type, sku, category",
         ),
-        (Recipe.from_toml(RECIPE + '[judge]\ntasks = ["chrun"]\n', source="r"), {}, RecipeError, "no task 'chrun'; known tasks are churn"),
         (recipe(), {"window": "900d"}, LogError, "no event before the cut-off"),
         (recipe(), {"window": "14"}, RecipeError, "no whole number of days"),
         (recipe(), {"only": ("grus",)}, RecipeError, "no member grus; it has gru, statistics"),

@@ -82,6 +82,25 @@ def test_block_and_select() -> None:
         made().block("c")
 
 
+def test_blocks_only_keeps_what_belongs_together() -> None:
+    """Some blocks' columns, names, knowledge or facts would be others', or their order that of the asking."""
+    facts = {"seed": 1, "blocks": {"a": {"kind": "x"}, "b": {"kind": "y"}, "c": {"kind": "z"}}}
+    blocks = {"a": (0, 1), "b": (1, 3), "c": (3, 5)}
+    known = np.array([[True, True, False], [True, False, True], [False, True, True], [True, True, True], [False, False, False]])
+    whole = made(blocks=blocks, known=known, facts=facts)
+    some = whole.blocks_only(["c", "a"])
+    np.testing.assert_array_equal(some.matrix, whole.matrix[:, [0, 3, 4]])
+    np.testing.assert_array_equal(some.known, known[:, [0, 2]])
+    assert dict(some.blocks) == {"a": (0, 1), "c": (1, 3)} and some.features == ("one", "four", "five")
+    assert some.facts == {"seed": 1, "blocks": {"a": {"kind": "x"}, "c": {"kind": "z"}}} and (some.until, some.model_until) == (12, 7)
+    assert whole.facts["blocks"].keys() == {"a", "b", "c"}
+    np.testing.assert_array_equal(some.block("c").matrix, whole.block("c").matrix)
+    assert made(features=(), facts={}).blocks_only(["b"]).features == ()
+    for wrong, message in ((["a", "d"], "'d'; there are a, b, c"), ([], "no block is named")):
+        with pytest.raises(ProfilesError, match=message):
+            whole.blocks_only(wrong)
+
+
 def test_nearest_slow_version() -> None:
     """Look-alikes would not be those of the largest cosine, or include the user itself or someone of whom nothing is known."""
     profiles = made()

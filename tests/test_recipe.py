@@ -1,9 +1,14 @@
 """Recipes: every shipped one parses, and an error names the place and the settings there are."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from habitus.errors import RecipeError
-from habitus.recipe import Recipe, recipe_text, shipped
+from habitus.judge.tasks import Among, Task
+from habitus.recipe import Recipe, recipe_text, shipped, tasks_of_file
 
 ENCODER = '[[encoder]]\nname = "s"\nkind = "statistics"\n'
 
@@ -108,3 +113,121 @@ def test_recipe_unknown_name_lists_the_shipped() -> None:
     """The first typo a newcomer makes."""
     with pytest.raises(RecipeError, match=r"'quikc' is neither a shipped recipe \(.*quick.*\) nor a .toml file"):
         Recipe.named("quikc")
+
+
+OWN_TASKS = """
+[[task]]
+name = "spend"
+kind = "value"
+field = "@value"
+among = { event = "cart", within = "14d", at_least = 2 }
+
+[[task]]
+name = "age"
+kind = "labels"
+path = "people.csv"
+column = "age"
+"""
+COUNTS = '[[encoder]]\nkind = "statistics"\n'
+
+
+def test_own_tasks_follow_those_that_the_judge_names() -> None:
+    """A task that one has defined is judged, whether it is named again or not, and its file lies beside the recipe."""
+    recipe = Recipe.from_toml(COUNTS + '[judge]\ntasks = ["age", "churn"]\n' + OWN_TASKS, base="there")
+    assert [task.name for task in recipe.tasks] == ["age", "churn", "spend"]
+    assert recipe.tasks[0].path == Path("there/people.csv")
+    assert recipe.tasks[2].among == Among("cart", at_least=2, within="14d")
+    assert json.loads(json.dumps(recipe.as_dict()))["own_tasks"][1]["path"] == "there/people.csv"
+
+
+def test_another_judge_takes_the_place_of_the_recipes() -> None:
+    """What the command line says goes before what the recipe says; what it does not say stays."""
+    recipe = Recipe.from_toml(COUNTS + "[judge]\nseeds = [3, 4]\n" + OWN_TASKS)
+    again = recipe.judged_by(tasks=["conversion", "age"], probe="gbdt")
+    assert [task.name for task in again.tasks] == ["conversion", "age"]
+    assert (again.judge.probe, again.judge.seeds) == ("gbdt", (3, 4))
+    other = Task("spend", "presence")
+    assert recipe.judged_by(tasks=["spend"], own_tasks=[other]).tasks == (other,)
+    assert recipe.judged_by(seeds=[5]).judge.seeds == (5,) and recipe.judged_by().tasks == recipe.tasks
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[judge]\ntasks = ["chrun"]\n', "r: judge: tasks: there is no task 'chrun'; known tasks are churn"),
+        ('[[task]]\nname = "a"\n', r"r: task 1 \(a\): `kind` is missing"),
+        ('[[task]]\nkind = "value"\n', "r: task 1: `name` is missing"),
+        ('[[task]]\nname = "a"\nkind = "sum"\n', r"r: task 1 \(a\): kind: Input should be"),
+        ('[[task]]\nname = "a"\nkind = "absence"\ncolour = 1\n', r"task 1 \(a\): there is no setting 'colour'"),
+        ('[[task]]\nname = "a"\nkind = "absence"\n[task.among]\nfor = 1\n', r"task 1 \(a\).among: there is no setting 'for'"),
+        ('[[task]]\nname = "churn"\nkind = "absence"\n', "the name 'churn' is one of the challenge's tasks"),
+        ('[[task]]\nname = "a"\nkind = "absence"\n' * 2, "the name 'a' is there twice"),
+        ("task = 3\n", "r: task: expected tables"),
+    ],
+)
+def test_tasks_that_cannot_be_asked_are_refused(text: str, message: str) -> None:
+    """A slip in a task must name the recipe, the task and the setting before anything is trained."""
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_toml(text + COUNTS if text.startswith("task =") else COUNTS + text, source="r")
+
+
+def test_a_file_of_tasks_alone(tmp_path: Path) -> None:
+    """Profiles are judged by one's own questions without a recipe."""
+    (tmp_path / "t.toml").write_text(OWN_TASKS)
+    assert [task.name for task in tasks_of_file(tmp_path / "t.toml")] == ["spend", "age"]
+    (tmp_path / "none.toml").write_text("")
+    for name, message in (("none.toml", "no task; it has at least one"), ("gone.toml", "cannot be read as a TOML file of tasks")):
+        with pytest.raises(RecipeError, match=message):
+            tasks_of_file(tmp_path / name)
+
+
+MANY_TASKS = """
+[[task]]
+name = "returns"
+kind = "presence"
+event = "visit"
+among = { event = "buy", at_least = 2, within = "30d" }
+[[task]]
+name = "age"
+kind = "labels"
+path = "people.csv"
+user = "who"
+column = "age"
+read_as = "number"
+[[task]]
+name = "spend"
+kind = "value"
+field = "@value"
+log1p = true
+"""
+
+
+def test_recipe_from_dict_is_the_inverse_of_as_dict() -> None:
+    """A run is made again from its run.json: a setting lost on the way would make another run."""
+    for name in shipped():
+        recipe = Recipe.named(name)
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe, name
+    text = ENCODER + "[encoder.fusion]\nreduce = 0.9\nknown = true\n[judge]\nseeds = [3, 1]\n" + MANY_TASKS
+    own = Recipe.from_toml(text, source="mine.toml", base="/somewhere")
+    member = replace(own.members[0], lacks={"url": "there is no event visit"})
+    for recipe in (own, replace(own, members=(member,), max_dim=7, about="short")):
+        again = Recipe.from_dict(json.loads(json.dumps(recipe.as_dict())))
+        assert again == recipe
+        assert (again.own_tasks[1].path, again.own_tasks[0].among) == (Path("/somewhere/people.csv"), own.own_tasks[0].among)
+        assert isinstance(again.members[0].fusion.reduce, float)
+    older = {name: value for name, value in Recipe.named("quick").as_dict().items() if name != "own_tasks"}
+    assert Recipe.from_dict(older) == Recipe.named("quick")  # runs from before there were any
+
+
+def test_recipe_from_dict_names_what_is_wrong() -> None:
+    """A run.json that somebody edited, or of another version, must not end in a traceback."""
+    sound = Recipe.from_toml(ENCODER, source="mine.toml").as_dict()
+    wrong = [
+        ({**sound, "colour": 1}, "run: there is no setting 'colour'"),
+        ({name: value for name, value in sound.items() if name != "judge"}, "run: no recipe as Habitus writes it"),
+        ({**sound, "members": [{**sound["members"][0], "settings": {"hiden": 3}}]}, "run: s: there is no setting 'hiden'"),
+        ({**sound, "members": [{**sound["members"][0], "kind": "magic"}]}, "there is no kind 'magic'"),
+    ]
+    for table, message in wrong:
+        with pytest.raises(RecipeError, match=message):
+            Recipe.from_dict(table, source="run")

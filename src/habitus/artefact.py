@@ -25,6 +25,7 @@ _MARK = ".incomplete"
 VOCABULARY, ENCODERS, FUSION = "vocabulary", "encoders", "fusion"  # inside MODEL
 MODEL, PROFILES, TIMELINES, WORK = "model", "profiles", "timelines", "work"  # inside RUN
 RUN_FACTS, SCORES = "run.json", "scores.json"  # inside RUN
+ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # inside RUN, made of a finished run
 
 Array = NDArray[Any]
 
@@ -195,7 +196,8 @@ def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
     check_run_folder(folder, resume=resume, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARK).touch()  # before the facts go: from here on what is left is debris, should this process die
-    (folder / RUN_FACTS).unlink(missing_ok=True)
+    for name in (RUN_FACTS, ABLATION, CUTOFFS, REPORT):  # what is said of the run's results goes with them
+        (folder / name).unlink(missing_ok=True)
     if not resume:
         clear(folder, keep=(_MARK,))
 

@@ -1,4 +1,4 @@
-"""Profiles in other tools' formats."""
+"""Profiles in other tools' formats, out and in."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus.artefact import check_folder
+from habitus.artefact import PROFILES, check_folder, is_complete
 from habitus.errors import OutputExistsError, ProfilesError
 from habitus.log.users import ids_like, read_users
 from habitus.profiles import Profiles
@@ -33,6 +33,38 @@ def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parqu
     file = folder / "profiles.parquet"
     profiles.to_polars().write_parquet(file)
     return [file]
+
+
+def opened(folder: str | Path) -> Profiles:
+    """Profiles from their own folder, from a run's, or from an entry to the challenge (`client_ids.npy`, `embeddings.npy`).
+
+    An entry does not say what its vectors have seen (`until` is None). Raises ArtefactError or ProfilesError for what is none of
+    these, is damaged, or has an id twice.
+    """
+    folder = Path(folder)
+    ids, vectors = folder / "client_ids.npy", folder / "embeddings.npy"
+    if ids.is_file() and vectors.is_file() and not is_complete(folder):
+        return _entry(folder, ids, vectors)
+    inner = folder / PROFILES
+    return Profiles.open(inner if is_complete(inner) and not is_complete(folder) else folder)
+
+
+def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
+    try:
+        ids, matrix = (np.load(file, allow_pickle=False) for file in (ids_file, vectors_file))
+    except (OSError, ValueError) as error:
+        raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({error}).") from None
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU" or matrix.ndim != 2 or len(ids) != len(matrix) or matrix.dtype.kind != "f":
+        raise ProfilesError(
+            f"{folder}: an entry has ids (n) and floating-point vectors (n, dim); received {ids.dtype} {ids.shape}, "
+            f"{matrix.dtype} {matrix.shape}."
+        )
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order].astype(np.int64 if ids.dtype.kind in "iu" else ids.dtype)
+    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(twice):
+        raise ProfilesError(f"{folder}: {len(twice)} ids appear twice, {ids[twice[0]]} among them; one vector per user is needed.")
+    return Profiles.single("entry", ids, matrix[order].astype(np.float32), listed=np.argsort(order, kind="stable"))
 
 
 def _challenge(profiles: Profiles, folder: Path) -> list[Path]:

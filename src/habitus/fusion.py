@@ -81,7 +81,7 @@ class Fusion:
             until=_latest([block.until for block in matched.values()]),
             model_until=_latest([block.model_until for block in matched.values()]),
             features=tuple(feature for features in names for feature in features),
-            facts={"blocks": {name: dict(block.facts) for name, block in matched.items()}},
+            facts={"blocks": {n: {**b.facts, "until": b.until, "model_until": b.model_until} for n, b in matched.items()}},
         )  # fmt: skip
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:

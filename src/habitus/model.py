@@ -91,11 +91,14 @@ class Model:
             for part, expected in manifest["parts"].items():
                 if artefact.fingerprint(source / part) != expected:
                     raise ArtefactError(f"{source / part}: not the part that this model was made with; fit the model again.")
-            places = [source / artefact.ENCODERS / _plain(name) for name in manifest["members"]]
+            encoders = [Encoder.load(source / artefact.ENCODERS / _plain(name)) for name in manifest["members"]]
+            late = [encoder.name for encoder in encoders if encoder.model_until is None or encoder.model_until > manifest["until"]]
+            if late:
+                raise ArtefactError(f"{source}: {', '.join(late)} learnt from later events than the model says; fit the model again.")
             return cls(
                 recipe=manifest["recipe"],
                 vocabulary=Vocabulary.open(source / artefact.VOCABULARY),
-                encoders=[Encoder.load(place) for place in places],
+                encoders=encoders,
                 fusion=Fusion.open(source / artefact.FUSION),
                 until=manifest["until"], left_out=manifest["left_out"], shares=manifest["shares"], facts=manifest["facts"],
             )  # fmt: skip
@@ -241,7 +244,8 @@ class Fitting:
         users = None if self.users is None else hashlib.sha256(np.ascontiguousarray(self.users).tobytes()).hexdigest()
         # Frames in memory cannot be told apart from one session to the next, so what was finished from them is never taken up.
         unlike = [uuid.uuid4().hex for table in [*self.log.events, *self.log.properties] if self.log.frame(table) is not None]
-        return _digest([self.log.model_dump(mode="json"), _files(self.log), self.until, users, unlike])
+        spoilt = [] if self.log.poisoned_from is None else [self.log.poisoned_from]
+        return _digest([self.log.model_dump(mode="json"), _files(self.log), self.until, users, unlike, *spoilt])
 
     def _finished(self, part: str, mark: str) -> bool:
         return (

@@ -4,6 +4,7 @@ Everything a command does is a function here, so that Python callers and the com
 """
 
 import platform
+import sys
 import tempfile
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,9 @@ from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import InputError, LogError
 from habitus.feeding import feedable
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
-from habitus.judge.targets import Split, TargetEvents, Targets, moment
-from habitus.judge.tasks import named_tasks
+from habitus.judge.targets import DAY, Split, Targets, moment
+from habitus.judge.tasks import Task, named_tasks
+from habitus.judge.witness import Witness
 from habitus.log import checks
 from habitus.log.build import build
 from habitus.log.description import EventLog
@@ -31,7 +33,7 @@ from habitus.log.engine import Engine, engine_named
 from habitus.log.moments import moment_of
 from habitus.log.refused import check_refused_file, write_refused
 from habitus.log.sources import open_log
-from habitus.log.tables import field_types, target_rows, user_is_text, users_before
+from habitus.log.tables import field_types, user_is_text
 from habitus.log.timelines import Timelines
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
@@ -39,6 +41,7 @@ from habitus.model import Fitting, Model
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Judge, Recipe, window_days
+from habitus.witness import LogWitness, witness_of
 
 Array = NDArray[Any]
 
@@ -143,20 +146,21 @@ class Options:
 
 def run(
     recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, window: str | None = None,
-    resume: bool = False, overwrite: bool = False, only: Sequence[str] = (), options: Options = Options(),
+    resume: bool = False, overwrite: bool = False, only: Sequence[str] = (), earlier: int = 0, options: Options = Options(),
 ) -> RunResult:  # fmt: skip
     """The main job: cut the log, fit the recipe before the cut, profile every user as of the cut, judge by what came after.
 
-    `out` is the run's folder (None: nothing is written). Raises a HabitusError for whatever is wrong, as early as it can be known.
+    `out` is the run's folder (None: nothing is written); the cut lies `earlier` windows before the newest one. Raises a
+    HabitusError for whatever is wrong, as early as it can be known.
     """
     begin = clock.perf_counter()
     recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
     if out is not None:
         artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
     engine, progress = engine_named(options.engine), options.progress
-    tasks, (members, left_out) = named_tasks(recipe.judge.tasks), feedable(recipe, log, only)
+    members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
-    split = Split.from_last(found.last_target, window_days(window or recipe.split.window))
+    witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
     _cut(split.train_start, found)
     users = _users(options.users, log, engine)
     if out is not None:
@@ -169,11 +173,11 @@ def run(
     model, timelines, profiles = fitting.fit()
     if out is not None:
         profiles.save(out / artefact.PROFILES, overwrite=True)
-    with_blocks = {WHOLE: profiles, **({name: profiles.block(name) for name in profiles.blocks} if len(profiles.blocks) > 1 else {})}
-    sets = with_references(with_blocks, _counts(timelines))
+    sets = with_references(with_blocks(profiles), _counts(timelines))
     scoreboard = judge(
-        sets, targets_of(log, engine, split, profiles.users, tasks), probe=recipe.judge.probe, seeds=recipe.judge.seeds, progress=progress
-    )
+        sets, targets_of(witness, split, profiles.users, recipe.tasks, progress), probe=recipe.judge.probe, seeds=recipe.judge.seeds,
+        progress=progress,
+    )  # fmt: skip
     facts = {
         "habitus": version("habitus"), "python": platform.python_version(), "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": {**fitting.seconds, "all": round(clock.perf_counter() - begin, 2)}, "seed": options.seed, "engine": engine.name,
@@ -181,7 +185,7 @@ def run(
         "rows": found.counts(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,
         "events_left_out": {name: [f["events"], f["events_left_out"]] for name, f in profiles.facts["blocks"].items()},
         "members_lack": {one.name: dict(one.lacks) for one in fitting.members if one.lacks}, "members_left_out": model.left_out,
-        "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"],
+        "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"], "peak_memory_mb": peak_memory(),
     }  # fmt: skip
     if out is not None:
         artefact.write_json(out / artefact.SCORES, scoreboard.to_json())
@@ -249,29 +253,43 @@ def evaluate(
     log: EventLog | str | Path,
     *,
     judged: Judge = Judge(),
+    own_tasks: Sequence[Task] = (),
     window: str = "14d",
+    earlier: int = 0,
     options: Options = Options(),
 ) -> Scoreboard:
     """Judge sets of profiles by what their users did after the cut-off, beside plain counts and random vectors.
 
-    Raises ProfilesError if a set has seen events of the label windows.
+    `judged.tasks` may name `own_tasks` as well as the challenge's; `earlier` moves the cut-off back by so many windows. Raises
+    ProfilesError if a set has seen events of the label windows.
     """
     log, engine = _log(log), engine_named(options.engine)
-    tasks = named_tasks(judged.tasks)
+    tasks = named_tasks(judged.tasks, own_tasks)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    split = Split.from_last(found.last_target, window_days(window))
+    witness, split = cut_of(log, engine, found, window, earlier)
     users = next(iter(profiles.values())).users
     for other in profiles.values():
         users = np.intersect1d(users, other.users)
     if not len(users):
         raise InputError("profiles: the sets have no user in common; evaluate them one by one.")
     counts = plain_counts(log, engine, split.train_start, users, options.progress)
-    targets = targets_of(log, engine, split, users, tasks)
+    targets = targets_of(witness, split, users, tasks, options.progress)
     return judge(with_references(profiles, counts), targets, probe=judged.probe, seeds=judged.seeds, progress=options.progress)
 
 
+def with_blocks(profiles: Profiles) -> dict[str, Profiles]:
+    """The whole profile, and each of its blocks alone where there are several: the sets that a run judges."""
+    blocks = profiles.blocks if len(profiles.blocks) > 1 else ()
+    return {WHOLE: profiles, **{name: profiles.block(name) for name in blocks}}
+
+
 def with_references(sets: Mapping[str, Profiles], counts: Profiles, seed: int = 0) -> dict[str, Profiles]:
-    """The sets, then the two rows that every scoreboard shows: plain counts, and random vectors as wide as the widest set."""
+    """The sets, then the two rows that every scoreboard shows: plain counts, and random vectors as wide as the widest set.
+
+    Raises InputError if a set is called as one of these is.
+    """
+    if COUNTS in sets or RANDOM in sets:
+        raise InputError(f"profiles: {COUNTS!r} and {RANDOM!r} are rows of every scoreboard; call the set by another name.")
     wide = max(one.dim for one in sets.values())
     chance = random_profiles(counts.users, wide, seed, until=counts.until)
     return {**sets, COUNTS: counts, RANDOM: chance}
@@ -288,15 +306,39 @@ def _counts(timelines: Timelines) -> Profiles:
     return Statistics(PLAIN_COUNTS, name="plain_counts").fit(timelines).encode(timelines)
 
 
-def targets_of(log: EventLog, engine: Engine, split: Split, users: Array, tasks: Sequence[Any]) -> Targets:
+def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: int = 0) -> tuple[Witness, Split]:
+    """Who speaks for the log, and where its label windows lie: where a `target/` folder says so, else at the log's end; or
+    `earlier` windows before that, of which no folder speaks, only the tables. Raises LogError if the tables end before they do."""
+    days = window_days(window)
+    witness = witness_of(log, engine, days)
+    split = getattr(witness, "split", None) or Split.from_last(found.last_target, days)
+    if not earlier:
+        return witness, split
+    split = split.earlier(earlier)
+    if split.end - found.last_target > DAY:
+        raise LogError(
+            f"cut-off {moment(split.train_start)}: its label windows end {moment(split.end)}, and the last target event in the log's "
+            f"tables is of {moment(found.last_target)}; only the newest cut-off can be judged, by the labels laid down."
+        )
+    return LogWitness(log, engine), split
+
+
+def targets_of(witness: Witness, split: Split, users: Array, tasks: Sequence[Task], progress: Progress = SILENT) -> Targets:
     """The labels of these users (ascending ids): what they did in the split's two windows, by raw value."""
-    roles = {role: name for role in ("item", "category") if (name := getattr(log.roles, role)) in log.fields_of(str(log.roles.target))}
-    rows = target_rows(log, engine, list(dict.fromkeys(roles.values())), since=split.train_start, until=split.end)
-    events = TargetEvents(
-        user=rows["_user"], time=rows["_time"].astype(np.int64), values={role: rows[name] for role, name in roles.items()},
-        buyers=users_before(log, str(log.roles.target), split.train_start, engine),
-    )  # fmt: skip
-    return Targets.from_events(users, split, events, tasks)
+    with progress.stage("making labels", len(users), "users") as advance:
+        targets = Targets.of(users, split, witness, tasks)
+        advance(len(users))
+    return targets
+
+
+def peak_memory() -> int | None:
+    """The most memory that this process has held so far, in MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
 @contextmanager

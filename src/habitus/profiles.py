@@ -39,6 +39,7 @@ class Profiles:
     model_until: int | None = None
     features: Sequence[str] = ()  # a name per column, or none at all
     facts: Mapping[str, Any] = field(default_factory=dict)  # where they came from; kept in the manifest
+    listed: Array | None = None  # the rows in the order in which an entry to the challenge lists them; its probe's batches follow it
 
     def __post_init__(self) -> None:
         users, matrix = self.users, self.matrix
@@ -100,10 +101,33 @@ class Profiles:
             known=self.known[:, column : column + 1], features=self.features[start:stop],
         )  # fmt: skip
 
+    def blocks_only(self, names: Iterable[str]) -> Self:
+        """The profiles reduced to the columns of these blocks, which keep the order they have here, whatever that of `names`.
+
+        Features, `known` and `facts["blocks"]` are reduced with them. Raises ProfilesError, with the names there are, for a
+        block that is not there, or if none is named.
+        """
+        wanted = set(names)
+        unknown = sorted(wanted - set(self.blocks))
+        if unknown or not wanted:
+            wrong = f"there is no block {unknown[0]!r}" if unknown else "no block is named"
+            raise ProfilesError(f"blocks: {wrong}; there are {', '.join(self.blocks)}.")
+        kept = [name for name in self.blocks if name in wanted]
+        columns = np.concatenate([np.arange(*self.blocks[name]) for name in kept])
+        ends = np.cumsum([stop - start for start, stop in (self.blocks[name] for name in kept)]).tolist()
+        facts = dict(self.facts)
+        if isinstance(facts.get("blocks"), Mapping):
+            facts["blocks"] = {name: fact for name, fact in facts["blocks"].items() if name in wanted}
+        return replace(
+            self, matrix=self.matrix[:, columns], blocks=dict(zip(kept, zip([0, *ends[:-1]], ends, strict=True), strict=True)),
+            known=self.known[:, [name in wanted for name in self.blocks]], facts=facts,
+            features=tuple(self.features[column] for column in columns) if self.features else (),
+        )  # fmt: skip
+
     def select(self, users: Iterable[Any]) -> Self:
         """The profiles of these ids, in ascending order."""
         rows = np.unique(self.positions(users))
-        return replace(self, users=self.users[rows], matrix=self.matrix[rows], known=self.known[rows])
+        return replace(self, users=self.users[rows], matrix=self.matrix[rows], known=self.known[rows], listed=None)
 
     def to_numpy(self, users: Iterable[Any] | None = None) -> Array:
         """The vectors as float32, (n, dim): of everyone in ascending order of id, or of `users` in the order given."""

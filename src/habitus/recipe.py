@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from habitus.encoders.base import encoder_class
 from habitus.errors import RecipeError
 from habitus.fusion import BlockFusion
+from habitus.judge.tasks import TASKS, Among, Task, named_tasks
 
 RESERVED = ("profile", "random", "vocabulary", "timelines")  # no names for members
 MAX_DIM = 2048
@@ -36,10 +37,10 @@ class Judge:
 
     tasks: tuple[str, ...] = ("churn", "propensity_category", "propensity_sku")
     """Names of tasks; those that the log cannot feed are left out, with a line that says so."""
-    probe: Literal["linear", "challenge"] = "linear"
-    """linear: ridge regression, seconds; challenge: the organiser's network, minutes to hours on a CPU."""
+    probe: Literal["linear", "gbdt", "challenge"] = "linear"
+    """linear: ridge regression, seconds; gbdt: boosted trees, minutes; challenge: the organiser's network, minutes to hours on a CPU."""
     seeds: tuple[int, ...] = (0,)
-    """Seeds of the folds and of the random rows; the scores are the mean over them."""
+    """Seeds of the folds; the scores are the mean over them."""
 
     def __post_init__(self) -> None:
         whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in self.seeds)
@@ -68,6 +69,25 @@ class Recipe:
     split: Split = field(default_factory=Split)
     judge: Judge = field(default_factory=Judge)
     max_dim: int = MAX_DIM  # most columns of a profile; checked before anything is trained
+    own_tasks: tuple[Task, ...] = ()  # defined by [[task]]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the profiles are judged by: the tasks that `[judge]` names, then those of one's own that it does not."""
+        return named_tasks((*self.judge.tasks, *(task.name for task in self.own_tasks)), self.own_tasks)
+
+    def judged_by(
+        self, *, tasks: Sequence[str] | None = None, own_tasks: Sequence[Task] | None = None, probe: Any = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Self:  # fmt: skip
+        """The same recipe with another judge; None leaves a setting as it is. Tasks named take the place of the recipe's, which
+        may still be named."""
+        changes: dict[str, Any] = {"probe": probe, "seeds": seeds and tuple(seeds), "tasks": tasks and tuple(tasks)}
+        judge = replace(self.judge, **{name: value for name, value in changes.items() if value is not None})
+        if tasks is None:
+            return replace(self, judge=judge)
+        known = {task.name: task for task in (*self.own_tasks, *(own_tasks or ()))}
+        return replace(self, judge=judge, own_tasks=tuple(known[name] for name in dict.fromkeys(tasks) if name in known))
 
     @classmethod
     def named(cls, name: str | Path) -> Self:
@@ -81,16 +101,17 @@ class Recipe:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"recipe: {path} cannot be read ({error}); a recipe is a TOML file in UTF-8.") from None
-        return cls.from_toml(text, source=str(path))
+        return cls.from_toml(text, source=str(path), base=path.parent)
 
     @classmethod
-    def from_toml(cls, text: str, *, source: str = "recipe") -> Self:
-        """A recipe from its TOML text. Raises RecipeError naming the table and the setting that is wrong."""
+    def from_toml(cls, text: str, *, source: str = "recipe", base: str | Path = ".") -> Self:
+        """A recipe from its TOML text; paths in it are relative to `base`. Raises RecipeError naming the table and the setting that
+        is wrong."""
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{source}: not TOML ({error}).") from None
-        _known_keys(table, {"about", "max_dim", "split", "encoder", "judge"}, source)
+        _known_keys(table, {"about", "max_dim", "split", "encoder", "judge", "task"}, source)
         entries = table.get("encoder", [])
         if not isinstance(entries, list) or not entries:
             raise RecipeError(f"{source}: no encoder; a recipe has at least one [[encoder]].")
@@ -106,11 +127,29 @@ class Recipe:
         max_dim = table.get("max_dim", MAX_DIM)
         if not isinstance(max_dim, int) or isinstance(max_dim, bool) or max_dim < 1:
             raise RecipeError(f"{source}: max_dim is a whole number of columns, at least 1; received {max_dim!r}.")
-        return cls(Path(source).stem, members, str(table.get("about", "")), split, judge, max_dim)
+        own = _own_tasks(table.get("task", []), source, Path(base))
+        recipe = cls(Path(source).stem, members, str(table.get("about", "")), split, judge, max_dim, own)
+        try:
+            _ = recipe.tasks
+        except RecipeError as error:
+            raise RecipeError(f"{source}: judge: {error}") from None
+        return recipe
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values, every setting stated."""
-        return asdict(self)
+        return {**asdict(self), "own_tasks": [_as_json(task) for task in self.own_tasks]}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], *, source: str = "recipe") -> Self:
+        """The recipe that `as_dict` gave, also after a way through JSON. Raises RecipeError naming what is wrong."""
+        _known_keys(table, {entry.name for entry in fields(cls)}, source)
+        try:
+            members = tuple(_member_of(entry, f"{source}: {entry['name']}") for entry in table["members"])
+            split, judge = (settings_from(c, table[n], f"{source}: {n}") for c, n in ((Split, "split"), (Judge, "judge")))
+            own = _own_tasks(list(table.get("own_tasks", ())), source, Path())
+            return cls(table["name"], members, table["about"], split, judge, table["max_dim"], own)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RecipeError(f"{source}: no recipe as Habitus writes it ({error!r}).") from None
 
 
 def shipped() -> list[str]:
@@ -123,6 +162,48 @@ def shipped() -> list[str]:
 def recipe_text(name: str) -> str:
     """The TOML of a shipped recipe."""
     return resources.files("habitus.recipes").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def tasks_of_file(path: str | Path) -> tuple[Task, ...]:
+    """The tasks that the [[task]] tables of a TOML file define; paths in it are relative to it. Raises RecipeError."""
+    file = Path(path)
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{file}: cannot be read as a TOML file of tasks ({error}).") from None
+    _known_keys(table, {"task"}, str(file))
+    tasks = _own_tasks(table.get("task", []), str(file), file.parent)
+    if not tasks:
+        raise RecipeError(f"{file}: no task; it has at least one [[task]].")
+    return tasks
+
+
+def _own_tasks(entries: Any, source: str, base: Path) -> tuple[Task, ...]:
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise RecipeError(f"{source}: task: expected tables, each headed [[task]]; received {entries!r}.")
+    tasks = tuple(_own_task(entry, f"{source}: task {number + 1}", base) for number, entry in enumerate(entries))
+    names = [task.name for task in tasks]
+    for name in names:
+        if name in TASKS or names.count(name) > 1:
+            why = "one of the challenge's tasks" if name in TASKS else "there twice"
+            raise RecipeError(f"{source}: task: the name {name!r} is {why}; choose another.")
+    return tasks
+
+
+def _own_task(entry: Mapping[str, Any], where: str, base: Path) -> Task:
+    where = f"{where} ({entry['name']})" if isinstance(entry.get("name"), str) else where
+    for needed in ("name", "kind"):
+        if needed not in entry:
+            raise RecipeError(f"{where}: `{needed}` is missing; each [[task]] has a name and a kind.")
+    among = entry.get("among")
+    among = {"event": among} if isinstance(among, str) else among
+    chosen = None if among is None else settings_from(Among, among, f"{where}.among")
+    task: Task = settings_from(Task, {key: value for key, value in entry.items() if key != "among"}, where)
+    return replace(task, among=chosen, path=None if task.path is None else base / task.path)
+
+
+def _as_json(task: Task) -> dict[str, Any]:
+    return {**asdict(task), "path": None if task.path is None else str(task.path)}
 
 
 def window_days(window: str) -> int:
@@ -166,6 +247,13 @@ def _member(entry: Any, where: str) -> Member:
     own = {key: value for key, value in entry.items() if key not in ("name", "kind", "fusion")}
     settings = settings_from(encoder_class(entry["kind"]).Settings, own, where)
     return Member(name, entry["kind"], settings, settings_from(BlockFusion, entry.get("fusion", {}), f"{where}.fusion"))
+
+
+def _member_of(entry: Mapping[str, Any], where: str) -> Member:
+    """A member from its dictionary, every setting stated."""
+    settings = settings_from(encoder_class(entry["kind"]).Settings, entry["settings"], where)
+    fusion = settings_from(BlockFusion, entry["fusion"], f"{where}.fusion")
+    return Member(entry["name"], entry["kind"], settings, fusion, dict(entry["lacks"]))
 
 
 def _known_keys(table: Mapping[str, Any], known: set[str] | Sequence[str], where: str) -> None:

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from habitus.cli import main
+from habitus.judge.tasks import TASKS
 from test_pipeline import RECIPE, on_disk, shop
 
 
@@ -54,7 +55,7 @@ def test_run_prints_a_scoreboard_that_says_what_it_means(place: Path) -> None:
         "gru",
     ):
         assert words in shown, words
-    assert "plain counts on churn:" in shown
+    assert "churn: profile" in shown and "Memory, not merit" in shown
 
 
 def test_run_quiet_says_nothing_on_stderr(place: Path) -> None:
@@ -187,3 +188,46 @@ def test_main_in_a_process_of_its_own_shows_no_traceback(tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("habitus: ") and "there is no such file" in done.stderr
+
+
+def test_evaluate_several_sets_and_tasks_of_ones_own(place: Path, tmp_path: Path) -> None:
+    """Three sets could not be told apart, a task of one's own not be asked, or a run's folder not be named."""
+    log = place / "log"
+    habitus("export", place / "run" / "profiles", "--to", tmp_path / "entry", "--format", "challenge")
+    people = pl.DataFrame({"user": np.arange(60) * 11, "tier": ["gold", "plain"] * 30})
+    people.write_csv(tmp_path / "people.csv")
+    (tmp_path / "tasks.toml").write_text(
+        '[[task]]\nname = "tier"\nkind = "labels"\npath = "people.csv"\nuser = "user"\ncolumn = "tier"\n'
+        '[[task]]\nname = "again"\nkind = "presence"\n[[task]]\nname = "visits"\nkind = "absence"\nevent = "visit"\n'
+    )
+    done = habitus(
+        "evaluate", place / "run", tmp_path / "entry", "--log", log, "--tasks", f"churn,{tmp_path / 'tasks.toml'}", "--seeds", "0,1", "-q"
+    )
+    for words in ("Borda points", "run − entry", "tier", "again", "The task visits is left out: the log has no event 'visit'"):
+        assert words in " ".join(done.stdout.split()), words
+    every = habitus("evaluate", place / "run", "--log", log, "--tasks", "all", "--json", "-", "-q")
+    tasks = {row["task"] for row in json.loads(every.stdout)}
+    assert {"churn", "propensity_category", "propensity_sku"} <= tasks <= set(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--tasks", ","), "tasks: none is named"),
+        (("--tasks", "chrun"), "no task 'chrun'; known tasks are churn"),
+        (("--tasks", "gone.toml"), "gone.toml: cannot be read as a TOML file of tasks"),
+        (("--seeds", "1,x"), "seeds: whole numbers from 0 up"),
+        (("--seeds", "1,1"), "seeds: different whole numbers"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_ask(place: Path, words: tuple[str, ...], message: str) -> None:
+    """A slip would be judged by something else, or end in a traceback."""
+    assert message in habitus("evaluate", place / "run", "--log", place / "log", *words, status=2).stderr
+
+
+def test_run_takes_the_judge_from_the_command_line(place: Path, tmp_path: Path) -> None:
+    """What is asked of a run would be its recipe's tasks alone."""
+    said = habitus("run", place / "stats.toml", place / "log", "--out", tmp_path / "run", "--tasks", "conversion", "--json", "-q").stdout
+    assert {row["task"] for row in json.loads(said)} <= {"conversion"}
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["recipe"]["judge"]["tasks"] == ["conversion"] and facts["peak_memory_mb"] > 50

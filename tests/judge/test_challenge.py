@@ -1,6 +1,7 @@
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,21 +9,26 @@ import torch
 from torchmetrics import AUROC
 
 from habitus.errors import InputError, ProfilesError
+from habitus.judge import challenge
 from habitus.judge.challenge import ChallengeProbe
-from habitus.judge.challenge_target import read_challenge_target
+from habitus.judge.challenge_target import challenge_witness
+from habitus.judge.probes import Training
 from habitus.judge.targets import Targets, TaskLabels
 from habitus.judge.tasks import TASKS
+from habitus.judge.witness import EventRows, InMemory
 
 GOLDEN = Path(__file__).parents[1] / "data" / "challenge_probe"
+ROLES = {"target": "product_buy", "item": "sku", "category": "category"}
+NONE = EventRows(np.zeros(0, int), np.zeros(0, int), {"sku": np.zeros(0, int), "category": np.zeros(0, int)})
 SMALL = ChallengeProbe(thin=16, wide=32)
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", ["churn", "propensity_category", "propensity_sku"])
 def test_every_epoch_gives_the_organisers_figures(name):
     """Wrong if network, initialisation, optimiser, batches, order of users or metrics depart from the organiser's own code."""
     ids, entry = np.load(GOLDEN / "entry" / "client_ids.npy"), np.load(GOLDEN / "entry" / "embeddings.npy")
-    target = read_challenge_target(GOLDEN / "target")
-    labels = Targets.from_events(np.sort(ids), target.split, target.events, fixed=target.fixed).tasks[name]
+    witness = challenge_witness(GOLDEN / "target", InMemory({"product_buy": NONE}, ROLES))
+    labels = Targets.of(np.sort(ids), witness.split, witness, [TASKS[name]]).tasks[name]
     vectors = entry.astype(np.float32)[np.argsort(ids)]
     rows = np.searchsorted(np.sort(ids), ids)  # the users in the entry's order, which makes the batches
     rows = rows[np.isin(rows, labels.positions)]
@@ -104,8 +110,6 @@ def test_vectors_beyond_float16_are_refused():
 
 def test_unseen_epoch_is_chosen_on_held_out_training_users(monkeypatch: pytest.MonkeyPatch) -> None:
     """The best epoch chosen on users that it learned from, or always the last one, would not be what the score claims."""
-    from types import SimpleNamespace
-
     rng = np.random.default_rng(0)
     labels = rng.random((40, 1)) < 0.5
     task = SimpleNamespace(name="t", positions=np.arange(40), train=labels, validation=~labels, popularity=None)
@@ -127,6 +131,60 @@ def test_unseen_epoch_is_chosen_on_held_out_training_users(monkeypatch: pytest.M
     assert len(held) and not set(held) & set(asked["rows"])
     assert set(held) | set(asked["rows"]) == set(range(32))
     assert (chosen == 2.0).all()
+
+
+def _trainings(users, columns=6, labels=4, times=1):
+    return [Training(users, users, columns, labels)] * times
+
+
+def test_forecasts_grow_with_what_is_asked(monkeypatch):
+    """Wrong if more users, more trainings or more epochs are not that much longer; two batches of .5 s and two of .1 s are 1.2 s."""
+    monkeypatch.setattr(ChallengeProbe, "_pace", lambda self, columns, labels: (0.5, 0.1))
+    probe = ChallengeProbe()
+    assert probe.forecast(_trainings(256)) == pytest.approx(3 * 1.2)
+    assert probe.forecast(_trainings(512)) == pytest.approx(3 * 2.4)
+    assert probe.forecast(_trainings(256, times=5)) == pytest.approx(15 * 1.2)
+    assert ChallengeProbe(epochs=1).forecast(_trainings(256)) == pytest.approx(1.2)
+    assert probe.forecast([]) is None
+
+
+def test_a_forecast_times_the_widest_training(monkeypatch):
+    """Wrong if a narrow training stands for wide ones, which would promise too much."""
+    asked = []
+    monkeypatch.setattr(ChallengeProbe, "_pace", lambda self, *size: asked.append(size) or (1.0, 1.0))
+    ChallengeProbe().forecast(_trainings(9, 6, 100) + _trainings(9, 512, 1))
+    assert asked == [(512, 100)]
+
+
+@pytest.mark.parametrize("on_reported", [True, False])
+def test_a_forecast_is_what_a_clock_then_shows(monkeypatch, on_reported):
+    """Wrong if what is timed is not what training spends its time on: the clock here is moved by batches alone."""
+    clock = [0.0]
+
+    def learn(self, net, optimizer, vectors, labels):
+        clock[0] += 0.5 * len(vectors) / self.batch
+
+    def predict(self, net, vectors):
+        clock[0] += 0.1 * len(vectors) / self.batch
+        return np.zeros((len(vectors), 4), np.float32)
+
+    monkeypatch.setattr(ChallengeProbe, "_learn", learn)
+    monkeypatch.setattr(ChallengeProbe, "_predict", predict)
+    monkeypatch.setattr(challenge, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    vectors, task = _problem(6, 1000)
+    everyone = np.arange(1000)
+    expected = SMALL.forecast(_trainings(1000))
+    clock[0] = 0.0
+    list(SMALL.outputs(vectors, [task], everyone, everyone, seed=0, on_reported=on_reported))
+    assert clock[0] == pytest.approx(expected, rel=1e-9 if on_reported else 0.1)
+
+
+def test_a_forecast_leaves_the_worlds_random_state_alone(monkeypatch):
+    """Wrong if asking for the time changes what torch draws next, or the real network gives no positive time."""
+    monkeypatch.setattr(challenge, "_TIMED", 0.01)
+    before = torch.get_rng_state()
+    assert SMALL.forecast(_trainings(100)) > 0
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

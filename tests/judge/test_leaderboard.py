@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
@@ -11,10 +12,14 @@ from habitus.errors import ProfilesError, RecipeError
 from habitus.judge.challenge import ChallengeProbe
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.probes import LinearProbe
-from habitus.judge.targets import DAY, Split, TargetEvents, Targets
+from habitus.judge.targets import DAY, Split, Targets
+from habitus.judge.tasks import TASKS, Task
+from habitus.judge.witness import EventRows, InMemory
 from habitus.profiles import Profiles
+from habitus.progress import Silent
 
 SPLIT = Split(10 * DAY, 12 * DAY, 14 * DAY)
+THREE = ("churn", "propensity_category", "propensity_sku")
 KEYS = ["profiles", "task", "probe", "scored_on", "metric", "cutoff", "score", "low", "high", "seeds", "users", "labels_left_out"]
 
 
@@ -26,9 +31,15 @@ def _world(n=400, seed=0):
     user = np.concatenate([users[bought] for users, _, _, bought in rows])
     time = np.concatenate([np.full(bought.sum(), time) for _, time, _, bought in rows])
     item = np.concatenate([np.full(bought.sum(), item) for _, _, item, bought in rows])
-    events = TargetEvents(user, time, {"item": item}, users[: n // 2])
+    before = users[: n // 2]  # who bought before the windows
+    rows = EventRows(np.r_[before, user], np.r_[np.full(len(before), DAY), time], {"sku": np.r_[np.full(len(before), 99), item]})
+    witness = InMemory({"buy": rows}, {"target": "buy", "item": "sku"})
     taste = Profiles.single("taste", users, taste + rng.standard_normal((n, 6)), until=SPLIT.train_start, model_until=SPLIT.train_start)
-    return Targets.from_events(users, SPLIT, events), taste, random_profiles(users, 100, 1, until=SPLIT.train_start)
+    return (
+        Targets.of(users, SPLIT, witness, [TASKS[name] for name in THREE]),
+        taste,
+        random_profiles(users, 100, 1, until=SPLIT.train_start),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +212,7 @@ def test_unknown_names_and_empty_calls_are_refused(board):
     """Wrong if a typing error gives an empty table instead of the names there are."""
     targets, taste, _ = _world()
     with pytest.raises(RecipeError, match="known probes"):
-        judge({"taste": taste}, targets, probe="gbdt")
+        judge({"taste": taste}, targets, probe="lasso")
     with pytest.raises(ProfilesError, match="at least one profile set"):
         judge({}, targets)
     with pytest.raises(ProfilesError, match="there are taste, noise"):
@@ -209,3 +220,145 @@ def test_unknown_names_and_empty_calls_are_refused(board):
     with pytest.raises(ProfilesError, match="no 'auroc' of 'counts'"):
         board.row("counts", "churn")
     assert isinstance(board, Scoreboard)
+
+
+SPEND = Task("spend", "value", field="price")
+PLAN = Task("plan", "labels", path="t.csv", column="plan")
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Spend that follows the first column of the vectors, a plan that follows the second, and who buys at all."""
+    rng = np.random.default_rng(3)
+    n = 300
+    users, vectors = np.arange(n), rng.standard_normal((n, 4))
+    price = np.concatenate([np.exp(vectors[:, 0] + rng.normal(0, 0.5, n)) for _ in range(2)])
+    kept = rng.random(2 * n) < 0.8
+    rows = EventRows(np.tile(users, 2)[kept], np.repeat([10 * DAY, 12 * DAY], n)[kept], {"price": price[kept]})
+    plan = np.where(vectors[:, 1] + rng.normal(0, 0.5, n) > 0.5, "dear", "cheap").astype(object)
+    plan[::3] = None
+    witness = InMemory({"buy": rows}, {"target": "buy"}, ["price"], {"plan": (users, plan)})
+    targets = Targets.of(users, SPLIT, witness, [TASKS["conversion"], SPEND, PLAN])
+    time = SPLIT.train_start
+    knows = Profiles.single("knows", users, vectors, until=time, model_until=time)
+    half = Profiles.single("half", users, vectors[:, :1], until=time, model_until=time)
+    return targets, judge({"knows": knows, "half": half, "random": random_profiles(users, 4, 0, until=time)}, targets)
+
+
+def test_numbers_and_stated_labels_are_judged_beside_windows(mixed):
+    """Wrong if a number is scored as a class, a stated label on the users it was told of, or a headline is not the task's."""
+    _, board = mixed
+    assert [board.headline(task) for task in ("conversion", "spend", "plan")] == ["auroc", "spearman", "auroc"]
+    assert {row.metric for row in board.rows if row.task == "spend"} == {"spearman", "r2"}
+    assert {row.scored_on for row in board.rows if row.task == "plan"} == {"unseen"}
+    assert {row.users for row in board.rows if row.task == "plan"} == {200}
+    assert board.row("knows", "spend").score > 0.5 > 0.2 > abs(board.row("random", "spend").score)
+    assert board.row("knows", "plan").score > 0.8 and board.row("half", "plan").score < 0.65
+    assert 0.2 < board.row("knows", "spend", metric="r2").score < 1
+    found = {(one.task, one.scored_on): one for one in board.compare("knows", "half")}
+    assert found["plan", "unseen"].verdict == "beats" and found["spend", "unseen"].metric == "spearman"
+    assert ("plan", "protocol") not in found
+
+
+def test_spearman_of_unseen_users_is_that_of_a_ridge_fitted_by_hand(mixed):
+    """Wrong if numbers reach the probe through another door than they are compared at."""
+    targets, board = mixed
+    labels = targets.tasks["spend"]
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((300, 4))
+    fold_of = np.random.default_rng(0).permutation(300) % 5
+    each = []
+    for fold in range(5):
+        train, held = fold_of != fold, fold_of == fold
+        model = Ridge(alpha=1e-3 * train.sum()).fit(vectors[train], labels.train[train, 0])
+        each.append(spearmanr(model.predict(vectors[held]), labels.validation[held, 0]).statistic)
+    assert board.row("knows", "spend").score == pytest.approx(np.mean(each), abs=0.03)  # the penalty is the probe's own choice
+
+
+def test_memory_is_what_seen_users_add(mixed):
+    """Wrong if the gap is turned round, or invented for labels that have no protocol."""
+    _, board = mixed
+    gaps = board.memory("random")
+    assert list(gaps) == ["conversion", "spend"]
+    expected = board.row("random", "spend", "protocol").score - board.row("random", "spend").score
+    assert gaps["spend"] == expected
+
+
+def test_borda_counts_the_sets_beaten(mixed):
+    """Wrong if points are not one per set beaten, or a set compared with those that were not asked about."""
+    _, board = mixed
+    scores = {name: [board.row(name, task).score for task in ("conversion", "spend", "plan")] for name in ("knows", "half", "random")}
+    slow = {name: sum(sum(own[i] > other[i] for other in scores.values()) for i in range(3)) for name, own in scores.items()}
+    found = board.borda(["random", "half", "knows"])
+    assert found == slow and list(found.values()) == sorted(found.values(), reverse=True)
+    assert board.borda(["knows", "knows"]) == {"knows": 0}
+    assert sum(board.borda(["half", "random"]).values()) == 3
+
+
+def test_equal_sets_share_their_points():
+    """Wrong if one of two copies comes out ahead."""
+    targets, taste, _ = _world()
+    found = judge({"one": taste, "two": taste}, targets).borda(["one", "two"])
+    assert found == {"one": 1.0, "two": 1.0}
+
+
+def test_a_probe_without_numbers_leaves_numeric_tasks_out(mixed):
+    """Wrong if the challenge's network is asked for a sum, or the task vanishes without a word."""
+    targets, _ = mixed
+    time = SPLIT.train_start
+    sets = {"a": random_profiles(targets.users, 2, 0, until=time)}
+    board = judge(sets, targets, probe=ChallengeProbe(thin=4, wide=4, epochs=1), folds=2, resamples=2)
+    assert "asks for a number" in board.skipped["spend"] and {row.task for row in board.rows} == {"conversion", "plan"}
+
+
+def test_a_slow_probe_says_beforehand_how_long_it_takes():
+    """Wrong if the hours of the challenge's network come as a surprise, or seconds are announced."""
+    targets, taste, _ = _world(100)
+
+    class Slow(LinearProbe):
+        def forecast(self, trainings):
+            assert len(trainings) == 2 * (1 + 5) and {one.columns for one in trainings} == {6}
+            return 7_260.0
+
+    said = []
+    listener = type("Listener", (), {"say": lambda self, text: said.append(text), "stage": Silent().stage})()
+    judge({"taste": taste}, targets, probe=Slow(), resamples=2, progress=listener)
+    judge({"taste": taste}, targets, resamples=2, progress=listener)
+    assert len(said) == 1 and "12 models" in said[0] and "about 2 h 01 min" in said[0]
+
+
+@pytest.mark.parametrize("setting", ["until", "model_until"])
+def test_blocks_that_have_seen_more_than_they_claim_are_refused(setting):
+    """Wrong if a block fitted or encoded later than the whole profile states passes; at the claim itself it must."""
+    targets, taste, _ = _world()
+    start = SPLIT.train_start
+    early = replace(taste, until=start - DAY, model_until=start - DAY)
+    for seen, message in ((start - DAY, None), (start - DAY + 1, "have seen more than they claim"), (start + 1, "the train window starts")):
+        doubtful = replace(early, facts={"blocks": {"taste": {setting: seen}}})
+        if message is None:
+            assert judge({"a": doubtful}, targets, resamples=2).rows
+        else:
+            with pytest.raises(ProfilesError, match=message):
+                judge({"a": doubtful}, targets, resamples=2)
+
+
+def test_an_entry_is_trained_in_the_order_in_which_it_lists_its_users():
+    """Wrong if the challenge's batches are made of ascending ids, or a score lands on another user: the organiser does not shuffle."""
+    targets, taste, _ = _world(200)
+    seen = {}
+
+    class Spy(LinearProbe):
+        def outputs(self, vectors, tasks, train, score, *, seed, on_reported):
+            seen.setdefault(on_reported, []).append((tasks[0].positions[train], tasks[0].positions[score]))
+            yield from super().outputs(vectors, tasks, train, score, seed=seed, on_reported=on_reported)
+
+    listed = np.random.default_rng(0).permutation(200)
+    plain, entry = judge({"a": taste}, targets, resamples=2), judge({"a": replace(taste, listed=listed)}, targets, probe=Spy(), resamples=2)
+    buyers = listed[listed < 100]  # churn is about the first half; its group comes first
+    np.testing.assert_array_equal(seen[True][0][0], buyers)
+    for train, score in seen[False][:5]:
+        np.testing.assert_array_equal(train, buyers[np.isin(buyers, train)])
+        np.testing.assert_array_equal(score, buyers[np.isin(buyers, score)])
+    for scored_on in ("unseen", "protocol"):  # folds of users are the same, so a ridge, for which order is nothing, scores alike
+        ours, theirs = (board.row("a", "propensity_sku", scored_on).score for board in (plain, entry))
+        assert ours == pytest.approx(theirs, abs=0.01)

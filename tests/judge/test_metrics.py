@@ -94,10 +94,64 @@ def test_resampled_concordance_equals_repeating_users(ties):
         np.testing.assert_allclose((concordant[b], pairs[b]), expected)
 
 
+def _rare_and_frequent(seed, n, rates, ties):
+    """Scores that say something of the labels, each label with so many positives."""
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((n, len(rates))).astype(np.float32)
+    wish = scores * 0.7 + rng.standard_normal(scores.shape)
+    labels = np.stack([column > np.sort(column)[-1 - round(rate * n)] for rate, column in zip(rates, wish.T, strict=True)], axis=1)
+    return labels, np.round(scores, 1) if ties else scores
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_linear_terms_give_the_bootstrap_of_many_users(monkeypatch, ties):
+    """Wrong if for many users the figure is not exact, or a resample's lies a tenth of the interval's width or more from its own."""
+    rates = (0.4, 0.01, 0.9, 0.0015)
+    labels, scores = _rare_and_frequent(0, 20_000, rates, ties)
+    weights = np.hstack([np.ones((20_000, 1), np.uint8), metrics.resampling_weights(20_000, 60, seed=0)])
+    slow, slow_pairs = metrics.resampled_concordance(labels, scores, weights)
+    monkeypatch.setattr(metrics, "LINEARISED", 19_999)
+    fast, fast_pairs = metrics.resampled_concordance(labels, scores, weights)
+    np.testing.assert_array_equal(fast_pairs, slow_pairs)
+    np.testing.assert_allclose(fast[0], slow[0], rtol=1e-12)
+    slow, fast = slow / slow_pairs, fast / fast_pairs
+    assert (np.abs(fast - slow).max(0) < 0.1 * slow.std(0)).all()
+    assert (slow.std(0) > 0).all() and (fast != slow).any()
+
+
+def test_linear_terms_are_taken_beyond_the_limit_only(monkeypatch):
+    """Wrong if at the limit the bootstrap is not the full one, or just above it still is."""
+    monkeypatch.setattr(metrics, "LINEARISED", 300)
+    weights = metrics.resampling_weights(301, 9, seed=0)
+    for n, exact in ((300, True), (301, False)):
+        labels, scores = _rare_and_frequent(1, n, (0.3,), ties=False)
+        found = metrics.resampled_concordance(labels, scores, weights[:n])[0]
+        counted = [metrics.concordance(np.repeat(labels, weights[:n, b], 0), np.repeat(scores, weights[:n, b], 0))[0] for b in range(9)]
+        assert np.array_equal(found, counted) == exact
+
+
+def test_linear_terms_know_labels_that_a_draw_or_everyone_lacks(monkeypatch):
+    """Wrong if one positive, of which a draw has none, or a label with one class, gives pairs or NaN."""
+    monkeypatch.setattr(metrics, "LINEARISED", 10)
+    labels, scores = np.zeros((50, 3), bool), np.arange(150, dtype=np.float32).reshape(50, 3)
+    labels[20, 0], labels[:, 2] = True, True
+    weights = np.ones((50, 2), np.uint8)
+    weights[20, 1] = 0
+    concordant, pairs = metrics.resampled_concordance(labels, scores, weights)
+    assert pairs.tolist() == [[49, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(concordant, [[20, 0, 0], [0, 0, 0]], rtol=1e-12)
+
+
+def test_placements_worked_by_hand():
+    """Wrong if ties are not halves: the positives .4 and .8 are above 1.5 and 2 of two negatives, .1 below 2 and .4 below 1.5."""
+    labels, scores = np.array([False, False, True, True]), np.array([0.1, 0.4, 0.4, 0.8])
+    assert metrics.placements(labels, scores).tolist() == [1.0, 0.75, 0.75, 1.0]
+
+
 def test_resampling_weights_draw_as_many_users_as_there_are():
     """Wrong if a resample has another size, or the seed does not settle it."""
     weights = metrics.resampling_weights(50, 4, seed=1)
-    assert weights.sum(0).tolist() == [50] * 4
+    assert weights.sum(0).tolist() == [50] * 4 and weights.dtype == np.uint8  # a byte each: a million users are 200 MB
     np.testing.assert_array_equal(weights, metrics.resampling_weights(50, 4, seed=1))
     assert (weights != metrics.resampling_weights(50, 4, seed=2)).any()
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -76,6 +77,77 @@ def test_penalty_is_the_best_over_folds(seed):
     assert _fit(vectors, labels, train).penalty == _slow_choice(vectors, labels, train, LinearProbe())
 
 
+def _numbers(seed, n=120, dim=8, columns=1):
+    """Heavy-tailed sums of spend that depend on the vectors, as float32."""
+    vectors, _ = _problem(seed, n, dim)
+    z = (vectors - vectors.mean(0)) / vectors.std(0)
+    rng = np.random.default_rng(seed)
+    spend = np.exp(z @ rng.standard_normal((dim, columns)) / np.sqrt(dim) + rng.standard_normal((n, columns)) + 4)
+    return vectors, spend.astype(np.float32)
+
+
+@pytest.mark.parametrize("dim", [8, 300])
+def test_numbers_equal_scikit_learns_ridge_in_their_own_unit(dim):
+    """Wrong if standardising the numbers, or turning them back, changes what ridge says of the numbers as they are."""
+    vectors, spend = _numbers(0, dim=dim, columns=2)
+    train = np.arange(0, 120, 2)
+    z = _standardised(vectors, train)
+    expected = Ridge(alpha=0.3 * len(train)).fit(z[train], spend[train].astype(float)).predict(z)
+    found = _fit(vectors, spend, train, penalties=(0.3,)).predict(vectors, np.arange(120))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5, 6])
+def test_penalty_of_numbers_has_the_best_r2_over_folds(seed):
+    """Wrong if the penalty is not the one that leaves the smallest squares on held-out users, a mean over the columns."""
+    vectors, spend = _numbers(seed, dim=30, columns=2)
+    train, probe = np.arange(20, 120), LinearProbe()
+    fold_of = np.random.default_rng(0).permutation(100) % 5
+    z, y = _standardised(vectors, train)[train], spend[train].astype(float)
+    errors = np.zeros((len(probe.penalties), 2))
+    for fold, (i, penalty) in product(range(5), enumerate(probe.penalties)):
+        held = fold_of == fold
+        errors[i] += ((Ridge(alpha=penalty * 80).fit(z[~held], y[~held]).predict(z[held]) - y[held]) ** 2).sum(0)
+    r2 = 1 - errors / ((y - y.mean(0)) ** 2).sum(0)
+    assert _fit(vectors, spend, train).penalty == probe.penalties[int(r2.mean(1).argmax())]
+
+
+def test_units_of_numbers_do_not_matter():
+    """Wrong if cents are predicted otherwise than euros, or a large offset drowns what differs."""
+    vectors, spend = _numbers(3)
+    train, rows = np.arange(100), np.arange(120)
+    euros = _fit(vectors, spend, train)
+    cents = _fit(vectors, spend * np.float32(128) + np.float32(2**20), train)
+    assert cents.penalty == euros.penalty
+    np.testing.assert_allclose((cents.predict(vectors, rows) - 2**20) / 128, euros.predict(vectors, rows), rtol=2e-2, atol=1)
+
+
+def test_a_constant_number_is_predicted_for_everyone():
+    """Wrong if a number without variance divides by zero."""
+    vectors, _ = _problem(2)
+    found = _fit(vectors, np.full((120, 1), 0.1, np.float32), np.arange(100)).predict(vectors, np.arange(120))
+    np.testing.assert_allclose(found, 0.1, rtol=1e-6)
+
+
+def test_one_enormous_number_stays_finite():
+    """Wrong if a tail that holds nearly all of the variance overflows or leaves NaN."""
+    vectors, spend = _numbers(4)
+    spend[7] = 1e30
+    assert np.isfinite(_fit(vectors, spend, np.arange(100)).predict(vectors, np.arange(120))).all()
+
+
+def test_classes_and_numbers_learnt_together_equal_each_alone():
+    """Wrong if a number in the group changes a class's penalty or outputs, or the other way round."""
+    vectors, spend = _numbers(6)
+    labels = _problem(6)[1]
+    train, rows = np.arange(100), np.arange(120)
+    together = LinearProbe().fit(vectors, rows, [spend, labels], train, seed=0)
+    for ridge, part in zip(together, (spend, labels), strict=True):
+        alone = _fit(vectors, part, train)
+        assert ridge.penalty == alone.penalty
+        np.testing.assert_allclose(ridge.predict(vectors, rows), alone.predict(vectors, rows), rtol=1e-5, atol=1e-5)
+
+
 def test_tasks_learnt_together_equal_tasks_learnt_alone():
     """Wrong if sharing the decomposition mixes labels or penalties of tasks."""
     vectors, labels = _problem(4)
@@ -126,6 +198,12 @@ def test_logits_are_those_of_the_clipped_outputs():
     assert LinearProbe().ranking(outputs) is outputs
 
 
+def test_probes_say_whether_they_know_numbers_and_how_long_they_take():
+    """Wrong if numeric tasks are handed to the challenge's network, or kept from the ridge; seconds are not announced."""
+    assert LinearProbe().numbers and not named_probe("challenge").numbers
+    assert LinearProbe().forecast([probes.Training(1000, 1000, 8, 1)]) is None
+
+
 def test_too_few_users_are_refused():
     """Wrong if fewer users than folds are learnt from, or as many refused."""
     vectors, labels = _problem(8)
@@ -137,11 +215,11 @@ def test_too_few_users_are_refused():
 def test_probes_are_found_by_name():
     """Wrong if a known probe is not found, or an unknown one does not list the known."""
     assert named_probe("linear").name == "linear" and named_probe("challenge", device="cpu").name == "challenge"
-    with pytest.raises(RecipeError, match="'ridge'; known probes are linear, challenge"):
+    with pytest.raises(RecipeError, match="'ridge'; known probes are linear, gbdt, challenge"):
         named_probe("ridge")
 
 
 def test_the_linear_judge_loads_no_torch():
-    """Wrong if judging with the linear probe waits for torch, or needs it."""
-    code = "import sys, habitus.judge.leaderboard; sys.exit('torch' in sys.modules or 'polars' in sys.modules)"
+    """Wrong if judging with the linear probe waits for torch or LightGBM, or needs them."""
+    code = "import sys, habitus.judge.leaderboard; sys.exit(bool({'torch', 'polars', 'lightgbm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -28,7 +28,14 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at
 Resume = Annotated[bool, typer.Option("--resume", help="Take up an interrupted run after its last finished part.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only events before this time (UTC), as 2022-11-11 or 2022-11-11T12:00.")]
 Window = Annotated[str | None, typer.Option(metavar="DAYS", help="Length of each label window, as 14d; the recipe's if not given.")]
-Probe = Annotated[Literal["linear", "challenge"], typer.Option(help="The small model that reads profiles.")]
+Probe = Annotated[
+    Literal["linear", "gbdt", "challenge"] | None,
+    typer.Option(help="The small model that reads profiles: ridge, boosted trees (extra gbdt), or the challenge's network."),
+]
+Tasks = Annotated[
+    str | None, typer.Option(metavar="A,B,…", help="Names of tasks, .toml files that define some, or all (the challenge's six).")
+]
+Seeds = Annotated[str | None, typer.Option(metavar="0,1,2", help="Seeds of the judge's folds, to average over.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -38,7 +45,7 @@ def demo(
     seed: Seed = 0, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Real data, end to end: the Complete Journey grocery log, profiles and scores, in a few minutes."""
-    from habitus.cli import show
+    from habitus.cli import scores, show
     from habitus.cli.listening import listener
     from habitus.log.sources import complete_journey, open_log
     from habitus.pipeline import Options, run
@@ -47,7 +54,7 @@ def demo(
     progress = listener(quiet)
     log = open_log(complete_journey.write(out.with_name(out.name + "-log")))
     result = run(Recipe.named("quick"), log, out, overwrite=True, options=Options(seed=seed, progress=progress))
-    show.scoreboard(result.scoreboard, result.facts)
+    scores.scoreboard(result.scoreboard, result.facts)
     show.left_behind(out)
     show.try_next(out, log, result.profiles)
 
@@ -92,21 +99,24 @@ def run(
     window: Window = None, resume: Resume = False, overwrite: Overwrite = False,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Refit this member; take the others as they are.")] = None,
     users: Users = None, engine: Engine = "polars", bad_rows: BadRows = "stop", rejected: Rejected = None, device: Device = "auto",
-    seed: Seed = 0, quiet: Quiet = False, as_json: Json = False,
+    tasks: Tasks = None, probe: Probe = None, seeds: Seeds = None, seed: Seed = 0, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Split, fit, encode, evaluate: the main job."""
     from habitus import pipeline
-    from habitus.cli import show
+    from habitus.cli import scores, show
+    from habitus.cli.judging import said_of_judge
+    from habitus.recipe import Recipe
 
     options = _options(engine, bad_rows, rejected, users, device, seed, quiet)
+    followed = Recipe.named(recipe).judged_by(**said_of_judge(tasks, probe, seeds))
     result = pipeline.run(
-        recipe, log, out, window=window, resume=resume or bool(only), overwrite=overwrite, only=only or (),
+        followed, log, out, window=window, resume=resume or bool(only), overwrite=overwrite, only=only or (),
         options=options,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(result.scoreboard.to_json(), indent=2))
         return
-    show.scoreboard(result.scoreboard, result.facts)
+    scores.scoreboard(result.scoreboard, result.facts)
     show.left_behind(out)
 
 
@@ -146,35 +156,34 @@ def encode(
 
 @app.command()
 def evaluate(
-    profiles: Annotated[list[Path], typer.Argument(metavar="PROFILES...", help="One or more folders of profiles.")],
-    log: Annotated[Path, typer.Option(metavar="LOG", help="The log that has the label windows.")],
-    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = "churn,propensity_category,propensity_sku",
-    window: Window = None, probe: Probe = "linear",
+    profiles: Annotated[
+        list[Path], typer.Argument(metavar="PROFILES...", help="Folders of profiles, runs, or entries to the challenge; one or more.")
+    ],
+    log: Annotated[Path | None, typer.Option(metavar="LOG", help="The log that has the label windows; the run's if not given.")] = None,
+    tasks: Tasks = None, window: Window = None, probe: Probe = None, seeds: Seeds = None,
+    cutoffs: Annotated[int | None, typer.Option(min=2, help="Judge a run's recipe at so many dates, one window apart.")] = None,
+    models: Annotated[
+        Literal["refitted", "frozen"], typer.Option(help="With --cutoffs: fit before every date, or once before the oldest.")
+    ] = "refitted",
+    poison: Annotated[bool, typer.Option("--poison", help="Prove that no vector of a run moves when only the future changes.")] = False,
+    only_encode: Annotated[bool, typer.Option("--only-encode", help="With --poison: take the model as fitted.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores here; - prints them.")] = None,
     engine: Engine = "polars", bad_rows: BadRows = "stop", rejected: Rejected = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Judge profiles by what their users did next, beside plain counts and random vectors."""
-    from habitus import pipeline
-    from habitus.cli import show
+    """Judge profiles by what their users did next, beside plain counts and random vectors; several also against each other."""
+    from habitus.cli import judging
     from habitus.errors import InputError
-    from habitus.profiles import Profiles
-    from habitus.recipe import Judge
 
-    names = tuple(name.strip() for name in tasks.split(",") if name.strip())
-    if not names:
-        raise InputError("tasks: none is named; separate their names by commas.")
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise InputError(f"json: there is no folder {json_file.absolute().parent} to write {json_file.name} into.")
-    sets = {_label(path, profiles): Profiles.open(path) for path in profiles}
-    options = _options(engine, bad_rows, rejected, None, "auto", 0, quiet)
-    board = pipeline.evaluate(sets, log, judged=Judge(tasks=names, probe=probe), window=window or "14d", options=options)
-    text = json.dumps(board.to_json(), indent=2)
-    if json_file is not None and str(json_file) != "-":
-        json_file.write_text(text + "\n", encoding="utf-8")
-    if json_file is not None and str(json_file) == "-":
-        typer.echo(text)
+    if (poison or cutoffs is not None) and (len(profiles) > 1 or (poison and cutoffs is not None)):
+        raise InputError("evaluate: --cutoffs and --poison each take one RUN, and not both; call it once for each.")
+    judging.check_json_file(json_file)
+    said, options = judging.said_of_judge(tasks, probe, seeds), _options(engine, bad_rows, rejected, None, "auto", 0, quiet)
+    if poison:
+        judging.poison(profiles[0], log, only_encode, options, json_file)
+    elif cutoffs is not None:
+        judging.roll(profiles[0], log, said, cutoffs, models, window, options, json_file)
     else:
-        show.scoreboard(board, {})
+        judging.evaluate(profiles, log, said, window, options, json_file)
 
 
 @app.command()
@@ -223,14 +232,46 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe."
     typer.echo(recipe_text(name) if name in shipped() else Path(name).read_text(encoding="utf-8"))
 
 
+@app.command()
+def ablate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `habitus run`.")],
+    log: Annotated[Path | None, typer.Option(metavar="LOG", help="The run's log, if it has moved.")] = None,
+    tasks: Tasks = None, probe: Probe = None, seeds: Seeds = None,
+    engine: Engine = "polars", quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Say what each block of a run is worth: alone, by its absence, and added in the best order."""
+    from habitus.ablating import ablate_run
+    from habitus.cli import show_ablation
+    from habitus.cli.judging import said_of_judge
+
+    options = _options(engine, "stop", None, None, "auto", 0, quiet)
+    found = ablate_run(run, log=log, **said_of_judge(tasks, probe, seeds), options=options)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        show_ablation.ablation(found)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `habitus run` or `habitus demo`.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page; RUN/report.html if not given. Replaces one there.")] = None,
+    users: Annotated[str | None, typer.Option(metavar="ID,ID…", help="Show these users closely, instead of six of all kinds.")] = None,
+    map: Annotated[Literal["pca", "umap"], typer.Option(help="How the map is laid out: pca is fast, umap (extra) shows groups.")] = "pca",
+    seed: Annotated[int, typer.Option(help="Which users are drawn where there are too many to show.")] = 0,
+    device: Device = "auto", quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write a run as one HTML page that opens anywhere, offline: scores, blocks, memory, users, and where it all comes from."""
+    from habitus.cli.listening import listener
+    from habitus.report import write
+
+    ids = [one.strip() for one in (users or "").split(",") if one.strip()]
+    page = write(run, out, users=ids, map=map, seed=seed, device=device, progress=listener(quiet))
+    typer.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser.")
+
+
 def _options(engine: str, bad_rows: Any, rejected: Path | None, users: Path | None, device: str, seed: int, quiet: bool) -> "Options":
     from habitus.cli.listening import listener
     from habitus.pipeline import Options
 
     return Options(engine, bad_rows, rejected, users, device, seed, listener(quiet))
-
-
-def _label(path: Path, among: list[Path]) -> str:
-    """The folder's name, or as much of its path as tells it from the others."""
-    names = [p.resolve().name for p in among]
-    return path.resolve().name if names.count(path.resolve().name) == 1 else str(path)

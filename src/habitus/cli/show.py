@@ -5,13 +5,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from habitus.judge.leaderboard import Scoreboard
     from habitus.log.checks import Inspection
     from habitus.log.description import EventLog
     from habitus.model import Model
@@ -19,150 +18,23 @@ if TYPE_CHECKING:
     from habitus.recipe import Recipe
 
 _WIDTH = 110  # where there is no terminal to ask
-_LONGEST_NAME = 24  # columns, before a member's name is folded
-K = TypeVar("K")
 
 
-def _console() -> Console:
+def console_of() -> Console:
+    """Standard output, as wide as the terminal; 110 columns where there is none to ask."""
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False, soft_wrap=False)
-
-
-def scoreboard(board: "Scoreboard", facts: Mapping[str, Any]) -> None:
-    """The scores, who they were measured on, and what they mean, for a reader who sees this for the first time."""
-    from habitus.judge.leaderboard import PROTOCOL, UNSEEN
-
-    console = _console()
-    names = list(dict.fromkeys(row.profiles for row in board.rows))
-    tasks = list(dict.fromkeys(row.task for row in board.rows))
-    console.print()
-    for line in _setting(board, facts):
-        console.print(line)
-    console.print()
-    if not board.rows:
-        console.print("No task could be scored.")
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("AUROC", overflow="fold", max_width=_LONGEST_NAME)
-    for task in tasks:
-        table.add_column(f"{task.removeprefix('propensity_')}\nnew", justify="right", no_wrap=True)
-        table.add_column("\nsame", justify="right", style="dim", no_wrap=True)
-    for name in names:
-        cells = [_figure(board, name, task, on) for task in tasks for on in (UNSEEN, PROTOCOL)]
-        table.add_row(name, *cells, style="bold" if name == names[0] else None)
-    console.print(table)
-    console.print()
-    for line in _meaning(board, names, tasks):
-        console.print(line)
-
-
-def _setting(board: "Scoreboard", facts: Mapping[str, Any]) -> list[str]:
-    split = facts.get("split", {})
-    days = [str(split.get(key, ""))[:10] for key in ("train_start", "validation_start", "end")]
-    lines = [f"How well do the vectors predict what {board.users:,} users did next?"]
-    if all(days):
-        lines.append(
-            f"They know events before {days[0]} only. A small model per task learnt from what users did from {days[0]} on, and is "
-            f"scored on what they did from {days[1]} to {days[2]} (the end not included): will they buy nothing (churn), what will "
-            "they buy (category, sku)?"
-        )
-    lines += [
-        f"{', '.join(names)} {'read' if len(names) > 1 else 'reads'} each user's newest events; {old:,} of {events:,} events are older and "
-        "were left out."
-        for (events, old), names in _alike(facts.get("events_left_out", {})).items()
-        if old
-    ]
-    lines += [f"{name}: {count:,} of its users are in no other set and were not judged." for name, count in board.left_out.items() if count]
-    lines += [f"The task {task} is left out: {reason}." for task, reason in board.skipped.items()]
-    lacks = {(name, what): why for name, lacking in facts.get("members_lack", {}).items() for what, why in lacking.items()}
-    lines += [
-        f"{', '.join(dict.fromkeys(name for name, _ in pairs))} {'do' if len(pairs) > 1 else 'does'} without {pairs[0][1]}: {why}."
-        for why, pairs in _alike(lacks).items()
-    ]
-    lines += [
-        f"{'The encoders' if len(names) > 1 else 'The encoder'} {', '.join(names)} {'are' if len(names) > 1 else 'is'} left out: {reason}."
-        for reason, names in _alike(facts.get("members_left_out", {})).items()
-    ]
-    return lines
-
-
-def _alike(found: Mapping[K, Any]) -> dict[Any, list[K]]:
-    """The names for each thing that was found, in the order in which it was first found."""
-    names: dict[Any, list[K]] = {}
-    for name, what in found.items():
-        names.setdefault(tuple(what) if isinstance(what, list) else what, []).append(name)
-    return names
-
-
-def _figure(board: "Scoreboard", name: str, task: str, scored_on: str) -> str:
-    from habitus.errors import ProfilesError
-    from habitus.judge.leaderboard import UNSEEN
-
-    try:
-        row = board.row(name, task, scored_on)
-    except ProfilesError:
-        return "–"
-    if row.score is None:
-        return "–"
-    if scored_on != UNSEEN or row.low is None or row.high is None:
-        return f"{row.score:.3f}"
-    return f"{row.score:.3f} ±{(row.high - row.low) / 2:.3f}".replace("±0.", "±.")
-
-
-def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> list[str]:
-    lines = [
-        "AUROC: how often a user who did it is ranked above one who did not; 0.5 is guessing, 1 is perfect. ± is half a 95 % interval.",
-        "new: scored on users from whom the small model did not learn. This is the figure to trust.",
-        "same: scored on the very users it learnt from (the challenge's protocol), so it can also remember who is who. "
-        "What random vectors score above 0.5 there is memory, not merit.",
-        "plain counts: ten counts of events and days, the row to beat. random: vectors that know nothing, as wide as the profile.",
-        "",
-    ]
-    lines += verdicts(board, names[0], _named(names, "plain counts"))
-    lines += verdicts(board, names[0], _named(names, "random"), brief=True)
-    left = {row.task: row.labels_left_out for row in board.rows if row.labels_left_out}
-    lines += [
-        f"{task}: {count} labels that nobody, or everybody, has in a window are left out of the mean." for task, count in left.items()
-    ]
-    return lines
-
-
-def verdicts(board: "Scoreboard", ours: str, theirs: str | None, brief: bool = False) -> list[str]:
-    """In words, whether one set beats another on users that the probe never saw."""
-    from habitus.judge.leaderboard import UNSEEN
-
-    if theirs is None or theirs == ours:
-        return []
-    found = [one for one in board.compare(ours, theirs) if one.scored_on == UNSEEN]
-    if brief:
-        beaten = [one.task for one in found if one.verdict == "beats"]
-        missed = [one.task for one in found if one.verdict != "beats"]
-        parts = ([f"beats chance ({theirs}) on {', '.join(beaten)}"] if beaten else []) + (
-            [f"does not clearly beat chance on {', '.join(missed)}"] if missed else []
-        )
-        return [f"{ours} {' and '.join(parts)}."]
-    return [
-        f"{ours} {_WORDS[one.verdict]} {theirs} on {one.task}: {one.difference:+.3f} (95 % interval {one.low:+.3f} to {one.high:+.3f})."
-        for one in found
-    ]
-
-
-_WORDS = {"beats": "BEATS", "falls short": "FALLS SHORT OF", "no clear difference": "shows NO CLEAR DIFFERENCE to"}
-
-
-def _named(names: Sequence[str], start: str) -> str | None:
-    return next((name for name in names if name.startswith(start)), None)
 
 
 def left_behind(out: Path) -> None:
     """What a run's folder holds."""
-    console = _console()
+    console = console_of()
     console.print()
-    console.print(f"{out}/: model/, profiles/, timelines/, scores.json, run.json")
+    console.print(f"{out}/: model/, profiles/, timelines/, scores.json, run.json. To look at it all: habitus report {out}")
 
 
 def try_next(out: Path, log: "EventLog", profiles: "Profiles") -> None:
     """A first look at what the profiles are for, and where to go from here."""
-    console = _console()
+    console = console_of()
     user = profiles.users[len(profiles) // 2].item()
     near = ", ".join(f"{other} ({cosine:.2f})" for other, cosine in profiles.nearest(user, 3))
     console.print(f"Most alike to user {user}, by cosine: {near}.")
@@ -172,7 +44,7 @@ def try_next(out: Path, log: "EventLog", profiles: "Profiles") -> None:
 
 def draft(target: Path, text: str, notes: Sequence[str]) -> None:
     """A drafted description, and what it was unsure of."""
-    console = _console()
+    console = console_of()
     console.print(text, soft_wrap=True)
     for note in notes:
         console.print(f"- {note}", soft_wrap=True)
@@ -189,7 +61,7 @@ def inspection(log: "EventLog", found: "Inspection", as_json: bool) -> None:
         }  # fmt: skip
         sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
         return
-    console = _console()
+    console = console_of()
     console.print(f"{log.source}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("event", "rows", "kept", "refused", "first", "last"):
@@ -230,7 +102,7 @@ def _day(time: int | None) -> str:
 
 def model(out: Path, fitted: "Model") -> None:
     """What a fitted model holds."""
-    console = _console()
+    console = console_of()
     console.print(f"{out}: learned from events before {_day(fitted.until)} (UTC); encoders: {', '.join(e.name for e in fitted.encoders)}")
     for name, reason in fitted.left_out.items():
         console.print(f"{name} is left out: {reason}.")
@@ -238,7 +110,7 @@ def model(out: Path, fitted: "Model") -> None:
 
 def encoded(out: Path, profiles: "Profiles", before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """What was encoded, and per field how many values the model had no code for, beside how many at fit."""
-    console = _console()
+    console = console_of()
     nothing = profiles.facts["users_without_events"]
     unread = int((~profiles.known.any(1)).sum()) - nothing
     console.print(
@@ -262,4 +134,4 @@ def recipes(found: Mapping[str, "Recipe"]) -> None:
         table.add_column(column)
     for name, recipe in found.items():
         table.add_row(name, ", ".join(member.name for member in recipe.members), recipe.about)
-    _console().print(table)
+    console_of().print(table)

@@ -2,10 +2,11 @@
 
 Same network, order of initialisation, optimiser, batches, epochs and definition of the metrics; a case with the organiser's own
 verdict, epoch by epoch, holds it to that in the tests. What it gets from a wide vector is partly memory: see the leaderboard's two
-ways of scoring.
+ways of scoring. Knows no numeric tasks.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,10 +17,13 @@ from torch import nn
 
 from habitus.errors import ProfilesError
 from habitus.judge.metrics import diversity, macro_auroc, novelty, propensity_score
+from habitus.judge.probes import Training
 from habitus.judge.targets import TaskLabels
 from habitus.nn.training import torch_device
 
 Array = NDArray[Any]
+
+_TIMED = 1.0  # seconds of batches behind a forecast, at least one
 
 
 class Figures(NamedTuple):
@@ -48,6 +52,7 @@ class ChallengeProbe:
     init_seed: int = 1278
     name: str = field(default="challenge", init=False)
     decimals: int | None = field(default=4, init=False)
+    numbers: bool = field(default=False, init=False)  # the organiser has no numeric task
 
     def outputs(
         self, vectors: Array, tasks: Sequence[TaskLabels], train: Array, score: Array, *, seed: int, on_reported: bool
@@ -71,18 +76,40 @@ class ChallengeProbe:
         `labels` (len(train_rows), n_labels). Torch's global random state is left as it was. Raises ProfilesError if a vector
         exceeds float16.
         """
-        net = self._network(vectors.shape[1], labels.shape[1]).to(torch_device(self.device))
-        optimizer = torch.optim.AdamW(net.parameters(), lr=self.learning_rate, fused=True)  # the same steps in a fifth of the time
-        loss_of = nn.BCEWithLogitsLoss()
+        net, optimizer = self._untrained(vectors.shape[1], labels.shape[1])
         for _ in range(self.epochs):
             for batch in self._batches(len(train_rows)):
-                truth = torch.from_numpy(labels[batch].astype(np.float32)).to(torch_device(self.device))
-                optimizer.zero_grad()
-                loss_of(net(self._inputs(vectors[train_rows[batch]])), truth).backward()
-                optimizer.step()
-            with torch.no_grad():
-                logits = [net(self._inputs(vectors[score_rows[batch]])).cpu().numpy() for batch in self._batches(len(score_rows))]
-            yield np.concatenate(logits)
+                self._learn(net, optimizer, vectors[train_rows[batch]], labels[batch])
+            yield np.concatenate([self._predict(net, vectors[score_rows[batch]]) for batch in self._batches(len(score_rows))])
+
+    def forecast(self, trainings: Sequence[Training]) -> float | None:
+        """About how many seconds these trainings take here: some real batches of the widest are timed, for seconds.
+
+        None without trainings.
+        """
+        if not trainings:
+            return None
+        learning, predicting = self._pace(max(each.columns for each in trainings), max(each.labels for each in trainings))
+        return sum((each.learnt_from * learning + each.scored * predicting) * self.epochs / self.batch for each in trainings)
+
+    def _pace(self, columns: int, labels: int) -> tuple[float, float]:
+        """Seconds that learning from a batch takes, and predicting one."""
+        net, optimizer = self._untrained(columns, labels)
+        rng = np.random.default_rng(0)
+        vectors, truth = rng.standard_normal((self.batch, columns), np.float32), rng.random((self.batch, labels)) < 0.1
+        self._learn(net, optimizer, vectors[:8], truth[:8])  # allocates, which happens once in a training
+        return self._seconds(lambda: self._learn(net, optimizer, vectors, truth)), self._seconds(lambda: self._predict(net, vectors))
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        """What `work` takes, as the median of the times in about a second."""
+        device, taken = torch_device(self.device), list[float]()
+        while sum(taken) < _TIMED:
+            begun = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            taken.append(time.perf_counter() - begun)
+        return float(np.median(taken))
 
     def figures(self, logits: Array, labels: Array, popularity: Array | None) -> Figures:
         """What the challenge's judge says of these logits: AUROC alone without `popularity`, else the blend."""
@@ -102,10 +129,22 @@ class ChallengeProbe:
         """The outputs as they are."""
         return outputs
 
-    def _network(self, dim: int, n_labels: int) -> nn.Module:
+    def _untrained(self, dim: int, n_labels: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         with torch.random.fork_rng(devices=[]):  # built on the CPU, so its generator alone matters
             torch.default_generator.manual_seed(self.init_seed)
-            return _Network(dim, n_labels, self.thin, self.wide)
+            net = _Network(dim, n_labels, self.thin, self.wide).to(torch_device(self.device))
+        return net, torch.optim.AdamW(net.parameters(), lr=self.learning_rate, fused=True)  # the same steps in a fifth of the time
+
+    def _learn(self, net: nn.Module, optimizer: torch.optim.Optimizer, vectors: Array, labels: Array) -> None:
+        truth = torch.from_numpy(labels.astype(np.float32)).to(torch_device(self.device))
+        optimizer.zero_grad()
+        nn.BCEWithLogitsLoss()(net(self._inputs(vectors)), truth).backward()
+        optimizer.step()
+
+    def _predict(self, net: nn.Module, vectors: Array) -> Array:
+        with torch.no_grad():
+            logits: Array = net(self._inputs(vectors)).cpu().numpy()
+        return logits
 
     def _batches(self, n: int) -> list[slice]:
         return [slice(start, start + self.batch) for start in range(0, n, self.batch)]

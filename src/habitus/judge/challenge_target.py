@@ -1,5 +1,6 @@
 """The `target/` folder of the RecSys Challenge 2025's layout: label windows cut and target values chosen by the organiser."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,42 +9,107 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import LogError
-from habitus.judge.targets import Split, TargetEvents
-from habitus.judge.tasks import TASKS
+from habitus.judge.targets import Split, moment
+from habitus.judge.witness import EventRows, Witness
 
 Array = NDArray[Any]
 
+BUY = "product_buy"
 _TABLES = ("train_target.parquet", "validation_target.parquet")
-_ROLES = {"item": "sku", "category": "category"}
+_ACTIVE = "active_clients.npy"
+_FIELDS = ("sku", "category", "price")
 
 
 @dataclass(frozen=True)
-class ChallengeTarget:
-    """What a `target/` folder states; hand the three to `Targets.from_events`."""
+class ChallengeWitness:
+    """A witness for whom a `target/` folder lays down what it states; of everything else `log` speaks.
 
-    split: Split
-    events: TargetEvents  # buyers: active_clients.npy
-    fixed: dict[str, tuple[Array, Array]]  # task name: target values and their popularity
+    What may be laid down: the purchases of both label windows, the active clients (those with a purchase before), and the values
+    that propensity tasks ask for. `split` (None where the folder has no tables) is where the organiser cut.
+    """
+
+    log: Witness
+    purchases: EventRows | None
+    active: Array | None
+    values_of: Mapping[str, tuple[Array, Array]]  # task name: target values and their popularity
+    split: Split | None
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        """The log's."""
+        return self.log.roles
+
+    @property
+    def events(self) -> Mapping[str, Sequence[str]]:
+        """The fields of every event type: of purchases, those that the folder's tables have."""
+        if self.purchases is None:
+            return self.log.events
+        return {**self.log.events, BUY: tuple(self.purchases.values)}
+
+    def is_number(self, field: str) -> bool:
+        """As the log says; without a log's word, prices are the challenge's buckets."""
+        return self.log.is_number(field)
+
+    def rows(self, event: str, fields: Sequence[str], *, since: int, until: int) -> EventRows:
+        """Purchases from the folder's tables where they speak of the span, other events from the log."""
+        if event != BUY or self.purchases is None or self.split is None or since < self.split.train_start:
+            return self.log.rows(event, fields, since=since, until=until)
+        found = self.purchases.window(since, until)
+        return EventRows(found.user, found.time, {name: found.values[name] for name in fields})
+
+    def users(self, event: str, *, since: int | None, until: int, at_least: int) -> Array:
+        """The active clients, asked for those with a purchase before the train window; otherwise as the log says."""
+        if self.active is not None and (event, since, at_least) == (BUY, None, 1) and self._is_cut(until):
+            return self.active
+        return self.log.users(event, since=since, until=until, at_least=at_least)
+
+    def values(self, event: str, field: str, *, until: int) -> Array:
+        """As the log says."""
+        return self.log.values(event, field, until=until)
+
+    def chosen(self, task: str) -> tuple[Array, Array] | None:
+        """The target values of the organiser."""
+        return self.values_of.get(task)
+
+    def stated(self, path: Path, user: str | None, column: str) -> tuple[Array, Array]:
+        """As the log says."""
+        return self.log.stated(path, user, column)
+
+    def _is_cut(self, until: int) -> bool:
+        return self.split is None or until == self.split.train_start
 
 
-def read_challenge_target(folder: str | Path, window_days: int = 14) -> ChallengeTarget:
-    """Read the tables of both windows, the active clients, and the target values where the folder has them.
+def challenge_witness(folder: str | Path, log: Witness, window_days: int = 14) -> ChallengeWitness:
+    """What a `target/` folder states: the tables of both windows, `active_clients.npy`, `propensity_*.npy` with their popularity;
+    any of the three may be missing.
 
-    Raises LogError if a table, a column of it or `active_clients.npy` is missing or unreadable.
+    Raises LogError if a table, a file that belongs to another, or a column is missing or unreadable, or if the tables were cut
+    into windows of another length.
     """
     folder = Path(folder)
-    tables = [_table(folder / name) for name in _TABLES]
-    columns = {name: np.concatenate([table[name] for table in tables if name in table]) for name in tables[0]}
-    if not len(columns["timestamp"]):
-        raise LogError(f"{folder}: both target tables are empty, so there is nothing to predict.")
-    values = {role: columns[name] for role, name in _ROLES.items() if name in columns}
-    events = TargetEvents(columns["client_id"], columns["timestamp"], values, _array(folder / "active_clients.npy"))
-    fixed = {
-        name: (_array(folder / f"{name}.npy"), _array(folder / f"popularity_{name}.npy"))
-        for name in TASKS
-        if (folder / f"{name}.npy").is_file()
-    }
-    return ChallengeTarget(Split.from_last(int(columns["timestamp"].max()), window_days), events, fixed)
+    purchases = split = None
+    if any((folder / name).is_file() for name in _TABLES):
+        tables = [_table(folder / name) for name in _TABLES]
+        columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0] if name in tables[1]}
+        purchases = EventRows(columns["client_id"], columns["timestamp"], {name: columns[name] for name in _FIELDS if name in columns})
+        split = _split(folder, tables[0]["timestamp"], tables[1]["timestamp"], window_days)
+    files = sorted(folder.glob("propensity_*.npy"))
+    chosen = {file.stem: (_array(file), _array(folder / f"popularity_{file.name}")) for file in files}
+    active = _array(folder / _ACTIVE) if (folder / _ACTIVE).is_file() else None
+    return ChallengeWitness(log, purchases, active, chosen, split)
+
+
+def _split(folder: Path, train: Array, validation: Array, window_days: int) -> Split:
+    if not len(train) or not len(validation):
+        raise LogError(f"{folder}: a target table is empty, so there is nothing to predict.")
+    split = Split.from_last(int(validation.max()), window_days)
+    early, late = train.min() < split.train_start, train.max() >= split.validation_start
+    if early or late or validation.min() < split.validation_start:
+        raise LogError(
+            f"{folder}: the tables there are not cut into windows of {window_days} days that end {moment(split.end)}; pass their "
+            "length as the window, or move the folder away to have labels made from the log."
+        )
+    return split
 
 
 def _table(path: Path) -> dict[str, Array]:
@@ -52,8 +118,8 @@ def _table(path: Path) -> dict[str, Array]:
     import pyarrow.parquet as pq
 
     try:
-        present = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in ("client_id", "timestamp", *_ROLES.values()) if name in present])
+        there = pq.read_schema(path).names
+        table = pq.read_table(path, columns=[name for name in ("client_id", "timestamp", *_FIELDS) if name in there])
         time = table["timestamp"].cast(pa.timestamp("us")).cast(pa.int64())
         return {name: table[name].to_numpy() for name in table.column_names} | {
             "client_id": table["client_id"].to_numpy(),

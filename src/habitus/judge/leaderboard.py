@@ -5,6 +5,7 @@ Handed profiles and targets; knows no encoder and no log.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import ProfilesError
-from habitus.judge.probes import Probe, named_probe
-from habitus.judge.tally import Tally, draws_of_users
+from habitus.judge.probes import Probe, Training, named_probe
+from habitus.judge.tally import NumberTally, Tally, draws_of_users, tally_of
 from habitus.judge.targets import Split, Targets, TaskLabels, moment
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
@@ -32,7 +33,7 @@ class Row:
     task: str
     probe: str
     scored_on: str  # protocol: the users that the probe learnt from, as the challenge does | unseen: users that it did not
-    metric: str  # auroc | score | novelty | diversity | macro_auroc
+    metric: str  # auroc | score | novelty | diversity | macro_auroc; of a number: spearman | r2
     cutoff: str  # start of the train window; profiles know nothing from then on
     score: float | None
     low: float | None  # 95 % bootstrap interval over users
@@ -70,20 +71,31 @@ class Scoreboard:
     left_out: Mapping[str, int]  # profile set: its users that are not common to all
     skipped: Mapping[str, str]  # task: reason
     draws: Mapping[tuple[str, str, str, str], Array] = field(repr=False)  # (profiles, task, scored_on, metric): every draw of users
+    split: Split  # the windows of the labels
 
     def to_json(self) -> list[dict[str, Any]]:
         """The rows as `scores.json` keeps them."""
         return [asdict(row) | {"seeds": list(row.seeds)} for row in self.rows]
 
-    def row(self, profiles: str, task: str, scored_on: str = UNSEEN, metric: str = "auroc") -> Row:
-        """One row. Raises ProfilesError if there is none."""
+    def headline(self, task: str) -> str:
+        """The metric by which profile sets are compared on a task: auroc, or spearman where it asks for a number."""
+        return "spearman" if task in self._numeric else "auroc"
+
+    @cached_property
+    def _numeric(self) -> frozenset[str]:
+        return frozenset(row.task for row in self.rows if row.metric == "spearman")
+
+    def row(self, profiles: str, task: str, scored_on: str = UNSEEN, metric: str | None = None) -> Row:
+        """One row, of the task's headline metric unless another is named. Raises ProfilesError if there is none."""
+        metric = metric or self.headline(task)
         for row in self.rows:
             if (row.profiles, row.task, row.scored_on, row.metric) == (profiles, task, scored_on, metric):
                 return row
         raise ProfilesError(f"scoreboard: there is no {metric!r} of {profiles!r} on {task!r} scored on {scored_on!r}.")
 
-    def compare(self, profiles: str, against: str, metric: str = "auroc") -> list[Comparison]:
-        """`profiles` minus `against`, per task and way of scoring that both have, in the rows' order.
+    def compare(self, profiles: str, against: str, metric: str | None = None) -> list[Comparison]:
+        """`profiles` minus `against`, per task and way of scoring that both have, in the rows' order; by each task's headline
+        metric unless another is named.
 
         The interval speaks of users, not of the probe's training: both probes are kept as fitted. Raises ProfilesError for a
         profile set that was not judged.
@@ -93,11 +105,40 @@ class Scoreboard:
                 raise ProfilesError(f"scoreboard: there is no profile set {name!r}; there are {', '.join(self.left_out)}.")
         found = []
         for name, task, scored_on, measured in self.draws:
-            if (name, measured) == (profiles, metric):
-                ours, theirs = self.draws[name, task, scored_on, metric], self.draws[against, task, scored_on, metric]
+            if (name, measured) == (profiles, metric or self.headline(task)):
+                ours, theirs = self.draws[name, task, scored_on, measured], self.draws[against, task, scored_on, measured]
                 score, low, high = _summary(ours - theirs)
-                found.append(Comparison(profiles, against, task, scored_on, metric, score, low, high))
+                found.append(Comparison(profiles, against, task, scored_on, measured, score, low, high))
         return found
+
+    def memory(self, profiles: str) -> dict[str, float]:
+        """Per task by how much the protocol's score exceeds that on unseen users: what the probe gained by having seen them."""
+        gaps = {}
+        for task in dict.fromkeys(row.task for row in self.rows if row.profiles == profiles):
+            found = {row.scored_on: row.score for row in self.rows if (row.profiles, row.task) == (profiles, task)
+                     and row.metric == self.headline(task)}  # fmt: skip
+            seen, unseen = found.get(PROTOCOL), found.get(UNSEEN)
+            if seen is not None and unseen is not None:
+                gaps[task] = seen - unseen
+        return gaps
+
+    def borda(self, names: Sequence[str], scored_on: str = UNSEEN, metric: str | None = None) -> dict[str, float]:
+        """Points of each of these profile sets over all tasks: on a task, one per set that it scores above, a half per equal one.
+
+        By each task's headline metric, or by `metric` on the tasks that have it. The sets with the most points come first.
+        """
+        points = dict.fromkeys(names, 0.0)
+        for task in dict.fromkeys(row.task for row in self.rows):
+            scores = {row.profiles: row.score for row in self.rows if row.task == task and row.scored_on == scored_on
+                      and row.metric == self._metric(task, metric) and row.score is not None}  # fmt: skip
+            for one, other in product(points, points):
+                if one != other and one in scores and other in scores:
+                    points[one] += float(scores[one] > scores[other]) + 0.5 * (scores[one] == scores[other])
+        return dict(sorted(points.items(), key=lambda pair: -pair[1]))
+
+    def _metric(self, task: str, wanted: str | None) -> str:
+        there = {row.metric for row in self.rows if row.task == task}
+        return wanted if wanted in there else self.headline(task)
 
 
 def judge(
@@ -107,8 +148,9 @@ def judge(
     """Score every profile set on every task, on the users common to all sets and the targets.
 
     "protocol": the probe learns from all users' labels in the train window and is scored on the same users' labels in the
-    validation window, which a wide vector can do by remembering who is who. "unseen": `folds` folds of users, each scored by a
-    probe that learnt from the others; users are compared within their fold. `seeds` choose folds; scores are averaged over them.
+    validation window, which a wide vector can do by remembering who is who; left out for labels that a table states, which are the
+    same in both windows. "unseen": `folds` folds of users, each scored by a probe that learnt from the others; users are compared
+    within their fold. `seeds` choose folds; scores are averaged over them.
     Intervals are over `resamples` bootstrap samples of users, the same for all profile sets.
 
     Raises ProfilesError if a set's `until` or `model_until` lies after the train window's start, or no user is common to all.
@@ -119,23 +161,25 @@ def judge(
         _check_cutoff(name, profiles, targets.split, progress)
     model = named_probe(probe) if isinstance(probe, str) else probe
     common = _common_users(profile_sets, targets)
-    tasks, skipped = _usable(targets, common, max(2 * folds, -(-5 * folds // (folds - 1))))
+    tasks, skipped = _usable(targets, common, max(2 * folds, -(-5 * folds // (folds - 1))), model)
     groups = _by_users(tasks)
-    total = len(profile_sets) * len(seeds) * (1 + folds) * len(tasks)
-    tallies: dict[tuple[str, str, str], list[Tally]] = {}
+    _forecast(profile_sets, groups, model, seeds, folds, progress)
+    total = len(profile_sets) * len(seeds) * sum(folds + (not _static(task)) for task in tasks)
+    tallies: dict[tuple[str, str, str], list[Tally | NumberTally]] = {}
     with progress.stage("judging", total, "probes") as advance:
         for group in groups:
             draws = draws_of_users(len(group[0].positions), resamples)
             for (name, profiles), seed in product(profile_sets.items(), seeds):
                 vectors = profiles.matrix if len(profiles) == len(common) else profiles.to_numpy(common)
-                for task, scored_on, tally in _scored(vectors, group, draws, model, seed, folds, lambda: advance(1)):
+                everyone = _in_order(profiles, common, group[0].positions)
+                for task, scored_on, tally in _scored(vectors, group, draws, model, seed, folds, everyone, lambda: advance(1)):
                     tallies.setdefault((task, scored_on, name), []).append(tally)
     order = [key for key in product([task.name for task in tasks], (PROTOCOL, UNSEEN), profile_sets) if key in tallies]
     found = {key: _averaged(tallies[key]) for key in order}
     rows = [row for key in order for row in _rows(key, found[key], tallies[key][0], model, targets.split, seeds)]
     kept = {(name, task, on, metric): values for (task, on, name), figures in found.items() for metric, values in figures.items()}
     left_out = {name: len(profiles) - len(common) for name, profiles in profile_sets.items()}
-    return Scoreboard(tuple(rows), len(common), left_out, skipped, kept)
+    return Scoreboard(tuple(rows), len(common), left_out, skipped, kept, targets.split)
 
 
 def random_profiles(users: Array, dim: int, seed: int, *, until: int | None = None) -> Profiles:
@@ -154,10 +198,48 @@ def _check_cutoff(name: str, profiles: Profiles, split: Split, progress: Progres
         if stated is None:
             progress.say(f"profiles {name}: `{setting}` is not stated, so that nothing of the label windows is in them cannot be checked.")
         elif stated > split.train_start:
-            raise ProfilesError(
-                f"profiles {name!r}: `{setting}` is {moment(stated)}, and the train window starts {moment(split.train_start)}, so that "
-                f"what is to be predicted may be in them. Fit and encode with --until {moment(split.train_start)} or earlier."
-            )
+            _refuse(f"profiles {name!r}", setting, stated, split)
+        for block, facts in profiles.facts.get("blocks", {}).items():
+            of_block = facts.get(setting)
+            if of_block is None:
+                continue
+            if of_block > split.train_start:
+                _refuse(f"profiles {name!r}, block {block!r}", setting, of_block, split)
+            if stated is not None and of_block > stated:
+                raise ProfilesError(
+                    f"profiles {name!r}: `{setting}` is said to be {moment(stated)}, but the block {block!r} has {moment(of_block)}; "
+                    "these vectors have seen more than they claim. Make them anew."
+                )
+
+
+def _refuse(what: str, setting: str, stated: int, split: Split) -> None:
+    raise ProfilesError(
+        f"{what}: `{setting}` is {moment(stated)}, and the train window starts {moment(split.train_start)}, so that what is to be "
+        f"predicted may be in them. Fit and encode with --until {moment(split.train_start)} or earlier."
+    )
+
+
+def _forecast(
+    profile_sets: Mapping[str, Profiles], groups: Sequence[Sequence[TaskLabels]], probe: Probe, seeds: Sequence[int], folds: int,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Say beforehand how long a slow probe will take."""
+    sizes = []
+    for group, profiles, _ in product(groups, profile_sets.values(), seeds):
+        for task in group:
+            n, labels = len(task.positions), task.train.shape[1]
+            sizes += [] if _static(task) else [Training(n, n, profiles.dim, labels)]
+            sizes += [Training(n - n // folds, n // folds, profiles.dim, labels)] * folds
+    seconds = probe.forecast(sizes)
+    if seconds is not None:
+        progress.say(f"The {probe.name} probe will train {len(sizes):,} models, which takes about {_duration(seconds)} on this machine.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _common_users(profile_sets: Mapping[str, Profiles], targets: Targets) -> Array:
@@ -171,14 +253,21 @@ def _common_users(profile_sets: Mapping[str, Profiles], targets: Targets) -> Arr
     return common
 
 
-def _usable(targets: Targets, common: Array, fewest: int) -> tuple[list[TaskLabels], dict[str, str]]:
+def _static(task: TaskLabels) -> bool:
+    """Whether the labels are the same in both windows, so that scoring the users learnt from would only repeat what was told."""
+    return task.validation is task.train
+
+
+def _usable(targets: Targets, common: Array, fewest: int, probe: Probe) -> tuple[list[TaskLabels], dict[str, str]]:
     """The tasks restricted to the common users, and the reasons why others cannot be scored."""
     rows = np.searchsorted(targets.users, common)
     tasks, skipped = [], dict(targets.skipped)
     for name, labels in targets.tasks.items():
         task = labels.of_users(rows)
-        single = [window for window in ("train", "validation") if not _both_classes(getattr(task, window))]
-        if len(task.positions) < fewest:
+        single = [window for window in ("train", "validation") if not _varies(getattr(task, window))]
+        if task.numeric and not probe.numbers:
+            skipped[name] = f"it asks for a number, and the {probe.name} probe answers yes or no"
+        elif len(task.positions) < fewest:
             skipped[name] = f"{len(task.positions)} of the users judged belong to it; at least {fewest} are needed"
         elif single:
             skipped[name] = f"all users have the same labels in the {single[0]} window"
@@ -187,8 +276,9 @@ def _usable(targets: Targets, common: Array, fewest: int) -> tuple[list[TaskLabe
     return tasks, skipped
 
 
-def _both_classes(labels: Array) -> bool:
-    return bool((labels.any(0) & ~labels.all(0)).any())
+def _varies(labels: Array) -> bool:
+    """Whether there is a label on which users differ."""
+    return bool((labels.min(0) != labels.max(0)).any())
 
 
 def _by_users(tasks: Sequence[TaskLabels]) -> list[list[TaskLabels]]:
@@ -196,7 +286,7 @@ def _by_users(tasks: Sequence[TaskLabels]) -> list[list[TaskLabels]]:
     groups: list[list[TaskLabels]] = []
     for task in tasks:
         for group in groups:
-            if np.array_equal(group[0].positions, task.positions):
+            if np.array_equal(group[0].positions, task.positions) and _static(group[0]) == _static(task):
                 group.append(task)
                 break
         else:
@@ -205,17 +295,16 @@ def _by_users(tasks: Sequence[TaskLabels]) -> list[list[TaskLabels]]:
 
 
 def _scored(
-    vectors: Array, group: Sequence[TaskLabels], draws: Array, probe: Probe, seed: int, folds: int, advance: Any
-) -> Iterator[tuple[str, str, Tally]]:
-    """Both ways of scoring a group of tasks with one seed."""
-    everyone = np.arange(len(group[0].positions))
+    vectors: Array, group: Sequence[TaskLabels], draws: Array, probe: Probe, seed: int, folds: int, everyone: Array, advance: Any
+) -> Iterator[tuple[str, str, Tally | NumberTally]]:
+    """Both ways of scoring a group of tasks with one seed; `everyone`: the users' positions in the group, in the entry's order."""
     fold_of = np.random.default_rng(seed).permutation(len(everyone)) % folds
     parts = {
-        PROTOCOL: [(everyone, everyone)],
-        UNSEEN: [(everyone[fold_of != fold], everyone[fold_of == fold]) for fold in range(folds)],
+        **({} if _static(group[0]) else {PROTOCOL: [(everyone, everyone)]}),
+        UNSEEN: [(everyone[fold_of[everyone] != fold], everyone[fold_of[everyone] == fold]) for fold in range(folds)],
     }
     for scored_on, splits in parts.items():
-        tallies = {task.name: Tally(task, draws) for task in group}
+        tallies = {task.name: tally_of(task, draws) for task in group}
         for train, score in splits:
             for name, outputs in probe.outputs(vectors, group, train, score, seed=seed, on_reported=scored_on == PROTOCOL):
                 tallies[name].add(score, outputs, probe)
@@ -223,14 +312,23 @@ def _scored(
         yield from ((name, scored_on, tally) for name, tally in tallies.items())
 
 
-def _averaged(tallies: Sequence[Tally]) -> dict[str, Array]:
+def _in_order(profiles: Profiles, common: Array, positions: Array) -> Array:
+    """The users of a group, as positions in it, in the order in which the profiles list them; ascending unless they say otherwise."""
+    if profiles.listed is None:
+        return np.arange(len(positions))
+    place = np.empty(len(profiles), np.int64)
+    place[profiles.listed] = np.arange(len(profiles))
+    return np.argsort(place[profiles.positions(common[positions])], kind="stable")
+
+
+def _averaged(tallies: Sequence[Tally | NumberTally]) -> dict[str, Array]:
     """Every metric's draws, averaged over seeds."""
     figures = [tally.figures() for tally in tallies]
     return {metric: np.mean([each[metric] for each in figures], axis=0) for metric in figures[0]}
 
 
 def _rows(
-    key: tuple[str, str, str], figures: Mapping[str, Array], tally: Tally, probe: Probe, split: Split, seeds: Sequence[int]
+    key: tuple[str, str, str], figures: Mapping[str, Array], tally: Tally | NumberTally, probe: Probe, split: Split, seeds: Sequence[int]
 ) -> Iterator[Row]:
     task, scored_on, name = key
     for metric, values in figures.items():

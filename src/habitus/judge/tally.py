@@ -18,6 +18,7 @@ from habitus.judge.metrics import (
     user_popularity,
 )
 from habitus.judge.probes import Probe
+from habitus.judge.regression import error_sums, r2_of, resampled_spearman
 from habitus.judge.targets import TaskLabels
 
 Array = NDArray[Any]
@@ -26,8 +27,44 @@ _CHUNK = 1 << 16  # users whose logits are held at once
 
 
 def draws_of_users(n_users: int, resamples: int, seed: int = 0) -> Array:
-    """How often each draw counts each user, (n_users, 1 + resamples) float32: once in draw 0, then as bootstrap samples have it."""
-    return np.hstack([np.ones((n_users, 1), np.float32), resampling_weights(n_users, resamples, seed)])
+    """How often each draw counts each user, (n_users, 1 + resamples) uint8: once in draw 0, then as bootstrap samples have it."""
+    return np.hstack([np.ones((n_users, 1), np.uint8), resampling_weights(n_users, resamples, seed)])
+
+
+def tally_of(task: TaskLabels, draws: Array) -> "Tally | NumberTally":
+    """What counts a task's predictions: labels that users have or not, or numbers."""
+    return NumberTally(task, draws) if task.numeric else Tally(task, draws)
+
+
+class NumberTally:
+    """The sums of one task that asks for a number, for every draw of users.
+
+    Every part's predictions are in the label's own units, so R² is that of all users together. Ranks are compared within a part,
+    where one fitted probe predicted both users, and correlations averaged over parts, by users.
+    """
+
+    def __init__(self, task: TaskLabels, draws: Array) -> None:
+        self.task, self.draws = task, draws
+        self._errors, self._ranked, self._counted = np.zeros((4, draws.shape[1])), *np.zeros((2, draws.shape[1]))
+
+    def add(self, users: Array, outputs: Array, probe: Probe) -> None:
+        """Count the predictions (len(users), 1) for these users (positions among the task's)."""
+        truth, draws = self.task.validation[users, 0], self.draws[users]
+        self._errors += error_sums(truth, outputs[:, 0], draws)
+        found = resampled_spearman(truth, outputs[:, 0], draws)
+        there = np.isfinite(found)
+        self._ranked[there] += found[there] * len(users)
+        self._counted[there] += len(users)
+
+    @property
+    def left_out(self) -> int:
+        """None: a number that does not vary makes no task."""
+        return 0
+
+    def figures(self) -> dict[str, Array]:
+        """`spearman` and `r2` in every draw, (1 + resamples) float64; NaN where there is nothing to compare."""
+        ranked = np.divide(self._ranked, self._counted, out=np.full(len(self._counted), np.nan), where=self._counted > 0)
+        return {"spearman": ranked, "r2": r2_of(self._errors)}
 
 
 class Tally:

@@ -1,7 +1,7 @@
 """Labels: what users did after the cut-off, by raw value, never through a vocabulary.
 
-Knows columns as NumPy arrays, not the tables they came from; `log` reads those. Everything here is joins and counts on whole
-arrays: the labels of a million users and a hundred values take seconds.
+Knows columns as NumPy arrays, not the tables they came from; a `Witness` speaks for the log. Everything here is joins and counts
+on whole arrays: the labels of a million users and a hundred values take seconds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import LogError, ProfilesError, RecipeError
-from habitus.judge.tasks import TASKS, Task
+from habitus.judge.tasks import TASKS, Task, asked_of
+from habitus.judge.witness import EventRows, Witness, plain, present
 
 Array = NDArray[Any]
 
@@ -49,44 +50,20 @@ class Split:
         end = (last_target_time // DAY + 1) * DAY
         return cls(end - 2 * window_days * DAY, end - window_days * DAY, end)
 
-
-@dataclass(frozen=True)
-class TargetEvents:
-    """The target events of the label windows, a row each, in any order; rows outside the windows are ignored.
-
-    `user` (n) ids of the profiles' type; `time` (n) int64, microseconds UTC; `values` maps a role ("item", "category") to its
-    column (n), with None or NaN where an event has none (integers with gaps as objects: as float64, ids beyond 2**53 blur);
-    a role that the log lacks is absent. `buyers`: ids of the users with a target event before the train window, in any order.
-    Raises LogError if the lengths differ.
-    """
-
-    user: Array
-    time: Array
-    values: Mapping[str, Array]
-    buyers: Array
-
-    def __post_init__(self) -> None:
-        lengths = {"time": len(self.time), **{role: len(column) for role, column in self.values.items()}}
-        wrong = {name: length for name, length in lengths.items() if length != len(self.user)}
-        if wrong:
-            raise LogError(f"target events: columns of equal length are needed; received {len(self.user)} users and {wrong}.")
-
-    def window(self, start: int, end: int) -> Self:
-        """The events with start ≤ time < end."""
-        inside = (self.time >= start) & (self.time < end)
-        return replace(
-            self, user=self.user[inside], time=self.time[inside],
-            values={role: column[inside] for role, column in self.values.items()},
-        )  # fmt: skip
+    def earlier(self, windows: int) -> Self:
+        """The split that lies so many windows before this one."""
+        back = windows * (self.end - self.validation_start)
+        return type(self)(self.train_start - back, self.validation_start - back, self.end - back)
 
 
 @dataclass(frozen=True)
 class TaskLabels:
     """The labels of one task.
 
-    `positions` (n) int64, ascending: the rows of the users that belong to the task. `train` and `validation` (n, n_labels) bool,
-    one window each. For a propensity task `values` (n_labels) are what the labels stand for, the most bought first, and
-    `popularity` (n_labels) float64 their shares of the train window's purchases; otherwise None.
+    `positions` (n) int64, ascending: the rows of the users that belong to the task. `train` and `validation` (n, n_labels), one
+    window each: bool, or float32 (n, 1) where the task asks for a number; the same array twice where a table states the labels.
+    `values` (n_labels) are what the labels stand for (the most frequent first; a bucket by its lower edge), and `popularity`
+    (n_labels) float64 a propensity task's shares of the train window's events; otherwise None.
     """
 
     task: Task
@@ -101,13 +78,25 @@ class TaskLabels:
         """The task's name."""
         return self.task.name
 
+    @property
+    def numeric(self) -> bool:
+        """Whether the label is a number."""
+        return bool(self.train.dtype.kind == "f")
+
+    @property
+    def headline(self) -> str:
+        """The metric by which profile sets are compared."""
+        return "spearman" if self.numeric else "auroc"
+
     def of_users(self, rows: Array) -> Self:
         """The labels of the users in these rows (ascending), whose positions are counted within `rows` from then on."""
         at = np.minimum(np.searchsorted(rows, self.positions), max(len(rows) - 1, 0))
         kept = rows[at] == self.positions if len(rows) else np.zeros(len(at), bool)
         if kept.all():
             return replace(self, positions=at)
-        return replace(self, positions=at[kept], train=self.train[kept], validation=self.validation[kept])
+        train = self.train[kept]
+        validation = train if self.validation is self.train else self.validation[kept]
+        return replace(self, positions=at[kept], train=train, validation=validation)
 
 
 @dataclass(frozen=True)
@@ -120,81 +109,193 @@ class Targets:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_events(
-        cls, users: Array, split: Split, events: TargetEvents, tasks: Iterable[Task] = tuple(TASKS.values()),
-        fixed: Mapping[str, tuple[Array, Array]] | None = None,
-    ) -> Self:  # fmt: skip
-        """Labels from target events in [split.train_start, split.end).
+    def of(cls, users: Array, split: Split, witness: Witness, tasks: Iterable[Task] = tuple(TASKS.values())) -> Self:
+        """What these users did in the split's two windows, as the witness has it.
 
-        A propensity task asks for the values most bought in the train window by anyone in `events` (rows counted, ties by value),
-        or for those that `fixed` gives by the task's name, as (values, popularity). Raises ProfilesError if `users` do not ascend
-        or their type is not that of the events' ids.
+        A propensity task asks for the values most frequent in the train window among anyone's events (rows counted, ties by value),
+        or for those that the witness lays down. Raises ProfilesError if `users` do not ascend or their type is not that of the
+        events' ids.
         """
         if len(users) > 1 and not (users[:-1] < users[1:]).all():
             raise ProfilesError("users: ids must ascend without repeats.")
-        train = events.window(split.train_start, split.validation_start)
-        validation = events.window(split.validation_start, split.end)
-        owners = _positions(users, train.user), _positions(users, validation.user)
         made: dict[str, TaskLabels] = {}
         skipped: dict[str, str] = {}
+        asked = []
         for task in tasks:
-            chosen = (fixed or {}).get(task.name)
-            reason = _unfed(task, train, chosen is not None)
-            if reason:
+            task, reason = asked_of(task, witness.roles, witness.events)
+            if reason is not None:
                 skipped[task.name] = reason
-            elif task.kind == "absence":
-                made[task.name] = _absence(task, users, owners, events.buyers)
             else:
-                made[task.name] = _propensity(task, users, (train, validation), owners, chosen)
+                asked.append(task)
+        labeller = _Labeller(users, split, witness, _fields_wanted(asked))
+        for task in asked:
+            found = labeller.labels(task)
+            if isinstance(found, str):
+                skipped[task.name] = found
+            else:
+                made[task.name] = found
         return cls(users, split, made, skipped)
 
 
-def _unfed(task: Task, train: TargetEvents, fixed: bool) -> str | None:
-    """Why these events cannot feed the task, or None if they can."""
-    if task.role is None:
-        return None
-    if task.role not in train.values:
-        return f"the log names no {task.role} (`[roles] {task.role}`)"
-    if not fixed and not _present(train.values[task.role]).any():
-        return f"no target event in the train window has a value for `[roles] {task.role}`"
-    return None
+def _fields_wanted(tasks: Iterable[Task]) -> dict[str, list[str]]:
+    """Per event type the fields that tasks ask for, so that its rows are fetched once."""
+    wanted: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.kind != "labels":
+            named = wanted.setdefault(task.event, [])
+            if task.field is not None and task.field not in named:
+                named.append(task.field)
+    return wanted
 
 
-def _absence(task: Task, users: Array, owners: tuple[Array, Array], buyers: Array) -> TaskLabels:
-    """1 for a user without a target event in the window."""
-    belongs = np.ones(len(users), bool)
-    if task.among == "buyers":
-        belongs = _seen(_positions(users, buyers), len(users))
-    rows = np.flatnonzero(belongs)
-    train, validation = (~_seen(owner, len(users))[rows, None] for owner in owners)
-    return TaskLabels(task, rows, train, validation)
+@dataclass
+class _Window:
+    """The events of one type in one window, and the position of each one's user, −1 for none of those judged."""
+
+    rows: EventRows
+    owner: Array
 
 
-def _propensity(
-    task: Task, users: Array, windows: tuple[TargetEvents, TargetEvents], owners: tuple[Array, Array],
-    chosen: tuple[Array, Array] | None,
-) -> TaskLabels:  # fmt: skip
-    """1 for a user with a target event of that value in the window; every user belongs."""
-    assert task.role is not None
-    columns = [window.values[task.role] for window in windows]
-    values, popularity = _most_bought(columns[0], task.top) if chosen is None else chosen
-    train, validation = (_having(owner, column, values, len(users)) for owner, column in zip(owners, columns, strict=True))
-    return TaskLabels(task, np.arange(len(users)), train, validation, values, np.asarray(popularity, np.float64))
+class _Labeller:
+    """Labels of one set of users; rows of an event type are fetched once, whatever the number of tasks."""
+
+    def __init__(self, users: Array, split: Split, witness: Witness, wanted: Mapping[str, list[str]]) -> None:
+        self.users, self.split, self.witness, self.wanted = users, split, witness, wanted
+        self._windows: dict[str, tuple[_Window, _Window]] = {}
+
+    def labels(self, task: Task) -> TaskLabels | str:
+        """The labels of a task in the log's own names, or the reason why there are none."""
+        if task.kind == "labels":
+            return self._stated(task)
+        belong = self._belonging(task)
+        if task.kind == "propensity":
+            made = self._propensity(task)
+        elif task.kind == "value":
+            made = self._value(task)
+        else:
+            had = [_seen(window.owner, len(self.users))[:, None] for window in self._both(task.event)]
+            absent = task.kind == "absence"
+            made = TaskLabels(task, np.arange(len(self.users)), *(~one if absent else one for one in had))
+        return made if belong is None or isinstance(made, str) else replace(made.of_users(belong), positions=belong)
+
+    def _both(self, event: str) -> tuple[_Window, _Window]:
+        if event not in self._windows:
+            split = self.split
+            rows = self.witness.rows(event, self.wanted[event], since=split.train_start, until=split.end)
+            parts = rows.window(split.train_start, split.validation_start), rows.window(split.validation_start, split.end)
+            train, validation = (_Window(part, _positions(self.users, part.user)) for part in parts)
+            self._windows[event] = train, validation
+        return self._windows[event]
+
+    def _belonging(self, task: Task) -> Array | None:
+        """The rows of the users whom the task is about, ascending; None: everyone."""
+        if task.among is None:
+            return None
+        until, days = self.split.train_start, task.among.days
+        since = None if days is None else until - days * DAY
+        ids = self.witness.users(task.among.event, since=since, until=until, at_least=task.among.at_least)
+        return np.flatnonzero(_seen(_positions(self.users, ids), len(self.users)))
+
+    def _propensity(self, task: Task) -> TaskLabels | str:
+        """1 for a user with an event of that value in the window."""
+        assert task.field is not None
+        windows = self._both(task.event)
+        columns = [window.rows.values[task.field] for window in windows]
+        if self.witness.is_number(task.field) and task.buckets:
+            columns = _in_buckets(columns, task.top)
+        chosen = self.witness.chosen(task.name)
+        values, popularity = chosen if chosen is not None else self._most_frequent(task, columns[0])
+        if not len(values):
+            new = " that it did not have before" if task.new else ""
+            return f"no event {task.event!r} in the train window has a value of {task.field!r}{new}"
+        had = [_having(window.owner, column, values, len(self.users)) for window, column in zip(windows, columns, strict=True)]
+        return TaskLabels(task, np.arange(len(self.users)), had[0], had[1], values, np.asarray(popularity, np.float64))
+
+    def _most_frequent(self, task: Task, column: Array) -> tuple[Array, Array]:
+        """The `top` values with the most rows, ties by ascending value, and their shares of these rows."""
+        values, counts = np.unique(plain(column[present(column)]), return_counts=True)
+        if task.new and len(values):
+            assert task.field is not None
+            before = self.witness.values(task.event, task.field, until=self.split.train_start)
+            fresh = ~np.isin(values, plain(before))
+            values, counts = values[fresh], counts[fresh]
+        order = np.argsort(-counts, kind="stable")[: task.top]
+        return values[order], counts[order] / max(counts[order].sum(), 1)
+
+    def _value(self, task: Task) -> TaskLabels | str:
+        """What the field's numbers sum to per user; 0 for a user without an event that has one."""
+        assert task.field is not None
+        if not self.witness.is_number(task.field):
+            return f"{task.field!r} is no number in this log"
+        sums = []
+        for window in self._both(task.event):
+            column = window.rows.values[task.field].astype(np.float64)
+            counted = (window.owner >= 0) & np.isfinite(column)
+            total = np.bincount(window.owner[counted], weights=column[counted], minlength=len(self.users))
+            sums.append(_as_number(total, task)[:, None])
+        return TaskLabels(task, np.arange(len(self.users)), *sums)
+
+    def _stated(self, task: Task) -> TaskLabels | str:
+        """What the task's table says of the users; who is not in it, or of whom it says nothing, does not belong."""
+        assert task.path is not None and task.column is not None
+        ids, column = self.witness.stated(task.path, task.user, task.column)
+        kept = present(column)
+        at = _positions(self.users, ids[kept])
+        column, at = plain(column[kept])[at >= 0], at[at >= 0]
+        if len(np.unique(at)) < len(at):
+            twice = self.users[at[np.flatnonzero(np.bincount(at)[at] > 1)[0]]]
+            raise LogError(f"task {task.name!r}: {task.path} has several rows for user {twice}; one row per user is needed.")
+        order = np.argsort(at)
+        at, column = at[order], column[order]
+        belong = self._belonging(task)
+        if belong is not None:
+            at, column = at[np.isin(at, belong)], column[np.isin(at, belong)]
+        if not len(at):
+            return f"{task.path} says nothing of the users judged"
+        if _is_number(task, column):
+            number = _as_number(column.astype(np.float64), task)[:, None]
+            return TaskLabels(task, at, number, number)
+        values, code, counts = np.unique(column, return_inverse=True, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[: task.top]
+        order = order[-1:] if len(values) == 2 else order  # of two classes the rarer one; the other is its contrary
+        classes = code[:, None] == order[None, :]
+        return TaskLabels(task, at, classes, classes, values[order])
 
 
-def _most_bought(column: Array, top: int) -> tuple[Array, Array]:
-    """The `top` values with the most rows, ties by ascending value, and their shares of these rows."""
-    values, counts = np.unique(_plain(column[_present(column)]), return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:top]
-    return values[order], counts[order] / counts[order].sum()
+def _is_number(task: Task, column: Array) -> bool:
+    if task.read_as != "auto":
+        if task.read_as == "number" and column.dtype.kind not in "iuf":
+            raise LogError(f"task {task.name!r}: the column {task.column!r} is {column.dtype}, no number; read it as classes.")
+        return task.read_as == "number"
+    return column.dtype.kind in "iuf" and len(np.unique(column)) > 2
+
+
+def _as_number(values: Array, task: Task) -> Array:
+    values = np.sign(values) * np.log1p(np.abs(values)) if task.log1p else values
+    return values.astype(np.float32)
+
+
+def _in_buckets(columns: list[Array], count: int) -> list[Array]:
+    """Numbers as the lower edge of their bucket; the edges are quantiles of the first column's. As they are, if so few differ."""
+    first = columns[0][np.isfinite(columns[0].astype(np.float64))].astype(np.float64)
+    if len(np.unique(first)) <= count:
+        return columns
+    edges = np.unique(np.quantile(first, np.arange(count) / count, method="inverted_cdf"))
+
+    def lower(column: Array) -> Array:
+        numbers = column.astype(np.float64)
+        edge = edges[np.maximum(np.searchsorted(edges, numbers, "right") - 1, 0)]
+        return np.where(np.isfinite(numbers), edge, np.nan)
+
+    return [lower(column) for column in columns]
 
 
 def _having(owner: Array, column: Array, values: Array, n_users: int) -> Array:
     """(n_users, len(values)) bool: whether the user has a row with the value; `owner` is the row's user, −1 for none of them."""
-    usable = _present(column) & (owner >= 0)
-    bought, owner = _plain(column[usable]), owner[usable]
+    usable = present(column) & (owner >= 0)
+    had, owner = plain(column[usable]), owner[usable]
     order = np.argsort(values)
-    label = _positions(values[order], bought)
+    label = _positions(values[order], had)
     labels = np.zeros((n_users, len(values)), bool)
     labels[owner[label >= 0], order[label[label >= 0]]] = True
     return labels
@@ -204,7 +305,7 @@ def _positions(known: Array, wanted: Array) -> Array:
     """The position of every wanted id among the ascending `known`, −1 where it is not there."""
     if not len(known) or not len(wanted):
         return np.full(len(wanted), -1)
-    wanted = _plain(wanted)
+    wanted = plain(wanted)
     if (known.dtype.kind in "US") != (wanted.dtype.kind in "US"):
         raise ProfilesError(f"target events: ids or values are {wanted.dtype} where {known.dtype} is needed; give both one type.")
     at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
@@ -215,17 +316,3 @@ def _seen(positions: Array, n: int) -> Array:
     seen = np.zeros(n, bool)
     seen[positions[positions >= 0]] = True
     return seen
-
-
-def _present(column: Array) -> Array:
-    """Where a column has a value: neither None nor NaN."""
-    if column.dtype.kind not in "fO":
-        return np.ones(len(column), bool)
-    nothing: Any = None
-    present: Array = np.asarray((column == column) & (column != nothing), bool)  # NaN alone differs from itself
-    return present
-
-
-def _plain(column: Array) -> Array:
-    """A column of Python objects as an array of numbers or strings."""
-    return np.array(column.tolist()) if column.dtype.kind == "O" and len(column) else column

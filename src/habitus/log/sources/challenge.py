@@ -48,8 +48,11 @@ def describe(folder: Path) -> EventLog:
     missing |= {} if products else dict.fromkeys(lost, f"{_PROPERTIES}.parquet is not there")
     missing |= {} if target else {"@target": "product_buy.parquet is not there"}
     missing |= {} if item else {"@item": "no table with skus is there"}
-    relevant = folder / "input" / "relevant_clients.npy"
-    return EventLog.from_dict(table, base=folder, source=str(folder), missing=missing, relevant=relevant if relevant.is_file() else None)
+    relevant, laid_down = folder / "input" / "relevant_clients.npy", folder / "target"
+    return EventLog.from_dict(
+        table, base=folder, source=str(folder), missing=missing, relevant=relevant if relevant.is_file() else None,
+        target_folder=laid_down if laid_down.is_dir() else None,
+    )  # fmt: skip
 
 
 def _codes_or_text(file: Path, column: str) -> str:

@@ -1,0 +1,251 @@
+"""Scoreboards in words and tables, for a reader who sees one for the first time."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from habitus.cli.show import console_of
+
+if TYPE_CHECKING:
+    from habitus.judge.leaderboard import Comparison, Row, Scoreboard
+
+_LONGEST_NAME = 24  # columns, before a member's name is folded
+_TASKS_ABREAST = 3  # in a table; more do not fit where there is no terminal to ask
+_ASKS = {
+    "churn": "will those who bought before buy nothing (churn)",
+    "conversion": "who buys nothing (conversion)",
+    "propensity_category": "what kind of thing will they buy (category)",
+    "propensity_sku": "which item (sku)",
+    "propensity_new_sku": "which item that nobody bought before (new_sku)",
+    "propensity_price": "at what price (price)",
+}
+_WORDS = {"beats": "BEATS", "falls short": "FALLS SHORT OF", "no clear difference": "shows NO CLEAR DIFFERENCE to"}
+_MARKS = {"beats": "▲", "falls short": "▼", "no clear difference": " "}
+_ADVICE = {
+    "falls short": "use the counts for this question.",
+    "no clear difference": "ten counts may do as well for this question.",
+    "beats": "",
+}
+K = TypeVar("K")
+
+
+def scoreboard(board: "Scoreboard", facts: Mapping[str, Any] | None = None) -> None:
+    """The scores, who they were measured on, and what they mean; `facts`: a run's."""
+    console = console_of()
+    names, tasks = _names(board), _tasks(board)
+    console.print()
+    for line in _setting(board, tasks, facts or {}):
+        console.print(line)
+    console.print()
+    if not board.rows:
+        console.print("No task could be scored.")
+        return
+    _tables(console, board, names, tasks)
+    for line in _meaning(board, names, tasks):
+        console.print(line)
+
+
+def comparison(board: "Scoreboard", sets: Sequence[str]) -> None:
+    """Several profile sets against each other: Borda points, and the paired differences on users that the probe never saw."""
+    from habitus.judge.leaderboard import UNSEEN
+
+    console = console_of()
+    tasks = _tasks(board)
+    if len(sets) < 2 or not tasks:
+        return
+    console.print()
+    points = board.borda(sets)
+    listed = ", ".join(f"{name} {value:g}" for name, value in points.items())
+    console.print(f"Borda points, one per set beaten on a task ({len(tasks)} tasks): {listed}.")
+    console.print("Differences on new users, the first set minus the second, with 95 % intervals of the same users drawn for both:")
+    for some in _abreast(tasks):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("", overflow="fold", max_width=2 * _LONGEST_NAME)
+        for task in some:
+            table.add_column(_short(task), justify="right", no_wrap=True)
+        for first, second in combinations(points, 2):
+            found = {one.task: one for one in board.compare(first, second) if one.scored_on == UNSEEN}
+            table.add_row(f"{first} − {second}", *(_difference(found.get(task)) for task in some))
+        console.print(table)
+    console.print(f"{_MARKS['beats']} clearly above, {_MARKS['falls short']} clearly below, unmarked: no clear difference.")
+
+
+def verdicts(board: "Scoreboard", ours: str, theirs: str | None, brief: bool = False) -> list[str]:
+    """In words, whether one set beats another on users that the probe never saw."""
+    from habitus.judge.leaderboard import UNSEEN
+
+    if theirs is None or theirs == ours:
+        return []
+    found = [one for one in board.compare(ours, theirs) if one.scored_on == UNSEEN]
+    if brief:
+        beaten = [one.task for one in found if one.verdict == "beats"]
+        missed = [one.task for one in found if one.verdict != "beats"]
+        parts = ([f"beats chance ({theirs}) on {', '.join(beaten)}"] if beaten else []) + (
+            [f"does not clearly beat chance on {', '.join(missed)}"] if missed else []
+        )
+        return [f"{ours} {' and '.join(parts)}."]
+    return [
+        f"{one.task}: {ours} {_WORDS[one.verdict]} {theirs}, {one.difference:+.3f} (95 % interval {one.low:+.3f} to {one.high:+.3f})"
+        + (f": {advice}" if (advice := _ADVICE[one.verdict]) else ".")
+        for one in found
+    ]
+
+
+def _tables(console: Console, board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> None:
+    from habitus.judge.leaderboard import PROTOCOL, UNSEEN
+
+    marks = _against_counts(board, names)
+    for some in _abreast(tasks):
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("", overflow="fold", max_width=_LONGEST_NAME)
+        for task in some:
+            rho = " ρ" if board.headline(task) == "spearman" else ""
+            table.add_column(f"{_short(task)}{rho}\nnew  ", justify="right", no_wrap=True)
+            table.add_column("\nsame", justify="right", style="dim", no_wrap=True)
+        for name in names:
+            cells = []
+            for task in some:
+                cells += [f"{_figure(board, name, task, UNSEEN)} {marks.get((name, task), ' ')}", _figure(board, name, task, PROTOCOL)]
+            table.add_row(name, *cells, style="bold" if name == names[0] else None)
+        console.print(table)
+        console.print()
+
+
+def _against_counts(board: "Scoreboard", names: Sequence[str]) -> dict[tuple[str, str], str]:
+    """For every set and task the mark of how it stands to plain counts on users that the probe never saw."""
+    from habitus.judge.leaderboard import UNSEEN
+
+    counts = _named(names, "plain counts")
+    if counts is None:
+        return {}
+    found = [one for name in names if name != counts for one in board.compare(name, counts)]
+    return {(one.profiles, one.task): _MARKS[one.verdict] for one in found if one.scored_on == UNSEEN}
+
+
+def _setting(board: "Scoreboard", tasks: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
+    from habitus.judge.targets import moment
+
+    days = [moment(time)[:10] for time in (board.split.train_start, board.split.validation_start, board.split.end)]
+    asks = [_ASKS.get(task, task) for task in tasks]
+    lines = [
+        f"How well do the vectors predict what {board.users:,} users did next?",
+        f"They know events before {days[0]} only. A small model per task learnt from what users did from {days[0]} on, and is "
+        f"scored on what they did from {days[1]} to {days[2]} (the end not included): {', '.join(asks)}?",
+    ]
+    lines += [
+        f"{', '.join(names)} {'read' if len(names) > 1 else 'reads'} each user's newest events; {old:,} of {events:,} events are older and "
+        "were left out."
+        for (events, old), names in _alike(facts.get("events_left_out", {})).items()
+        if old
+    ]
+    lines += [f"{name}: {count:,} of its users are in no other set and were not judged." for name, count in board.left_out.items() if count]
+    lines += [f"The task {task} is left out: {reason}." for task, reason in board.skipped.items()]
+    lacks = {(name, what): why for name, lacking in facts.get("members_lack", {}).items() for what, why in lacking.items()}
+    lines += [
+        f"{', '.join(dict.fromkeys(name for name, _ in pairs))} {'do' if len(pairs) > 1 else 'does'} without {pairs[0][1]}: {why}."
+        for why, pairs in _alike(lacks).items()
+    ]
+    lines += [
+        f"{'The encoders' if len(names) > 1 else 'The encoder'} {', '.join(names)} {'are' if len(names) > 1 else 'is'} left out: {reason}."
+        for reason, names in _alike(facts.get("members_left_out", {})).items()
+    ]
+    return lines
+
+
+def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> list[str]:
+    numbers = [task for task in tasks if board.headline(task) == "spearman"]
+    lines = [
+        "AUROC: how often a user who did it is ranked above one who did not; 0.5 is guessing, 1 is perfect. ± is half a 95 % interval."
+    ]
+    if numbers:
+        lines[0] = lines[0].replace("AUROC", "The figures are AUROC")
+        lines.append(f"ρ ({', '.join(numbers)}): Spearman's correlation of predicted and true order; 0 is unrelated, 1 is the same order.")
+    lines += [
+        "new: scored on users from whom the small model did not learn. This is the figure to trust. "
+        f"{_MARKS['beats']} clearly above plain counts, {_MARKS['falls short']} clearly below.",
+        "same: scored on the very users it learnt from (the challenge's protocol), so it can also remember who is who.",
+    ]
+    if any(row.probe == "challenge" for row in board.rows):
+        lines.append(
+            "Under same, the challenge probe's epoch is the best of three by the very labels that are reported, as the challenge's judge "
+            "does it; under new, it is chosen on a tenth of the users learnt from."
+        )
+    lines += ["plain counts: ten counts of events and days, the row to beat. random: vectors that know nothing, as wide as the profile."]
+    lines += [*_memory(board, names), ""]
+    lines += verdicts(board, names[0], _named(names, "plain counts"))
+    lines += verdicts(board, names[0], _named(names, "random"), brief=True)
+    left = {row.task: row.labels_left_out for row in board.rows if row.labels_left_out}
+    lines += [
+        f"{task}: {count} labels that nobody, or everybody, has in a window are left out of the mean." for task, count in left.items()
+    ]
+    return lines
+
+
+def _memory(board: "Scoreboard", names: Sequence[str]) -> list[str]:
+    """How much of the protocol's score is the probe's memory of users, which random vectors show as well."""
+    chance = _named(names, "random")
+    if chance is None or chance == names[0]:
+        return []
+    ours, theirs = board.memory(names[0]), board.memory(chance)
+    shown = [task for task in ours if task in theirs and max(ours[task], theirs[task]) >= 0.005]
+    if not shown:
+        return []
+    gaps = ", ".join(f"{_short(task)} {ours[task]:+.3f} (random {theirs[task]:+.3f})" for task in shown)
+    return [f"Memory, not merit: what same adds to new for {names[0]}, and for random vectors: {gaps}."]
+
+
+def _figure(board: "Scoreboard", name: str, task: str, scored_on: str) -> str:
+    from habitus.judge.leaderboard import UNSEEN
+
+    row = _row(board, name, task, scored_on)
+    if row is None or row.score is None:
+        return "–"
+    if scored_on != UNSEEN or row.low is None or row.high is None:
+        return f"{row.score:.3f}"
+    return f"{row.score:.3f} ±{(row.high - row.low) / 2:.3f}".replace("±0.", "±.")
+
+
+def _row(board: "Scoreboard", name: str, task: str, scored_on: str) -> "Row | None":
+    from habitus.errors import ProfilesError
+
+    try:
+        return board.row(name, task, scored_on)
+    except ProfilesError:
+        return None
+
+
+def _difference(one: "Comparison | None") -> str:
+    if one is None:
+        return "–"
+    return f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f}) {_MARKS[one.verdict]}"
+
+
+def _abreast(tasks: Sequence[str]) -> list[Sequence[str]]:
+    return [tasks[i : i + _TASKS_ABREAST] for i in range(0, len(tasks), _TASKS_ABREAST)]
+
+
+def _short(task: str) -> str:
+    return task.removeprefix("propensity_")
+
+
+def _names(board: "Scoreboard") -> list[str]:
+    return list(dict.fromkeys(row.profiles for row in board.rows))
+
+
+def _tasks(board: "Scoreboard") -> list[str]:
+    return list(dict.fromkeys(row.task for row in board.rows))
+
+
+def _alike(found: Mapping[K, Any]) -> dict[Any, list[K]]:
+    """The names for each thing that was found, in the order in which it was first found."""
+    names: dict[Any, list[K]] = {}
+    for name, what in found.items():
+        names.setdefault(tuple(what) if isinstance(what, list) else what, []).append(name)
+    return names
+
+
+def _named(names: Sequence[str], start: str) -> str | None:
+    return next((name for name in names if name.startswith(start)), None)

@@ -1,0 +1,60 @@
+"""A shop of habits, as tables on disk and as their description, for tests of whole runs."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import habitus
+from habitus.log.description import EventLog
+
+LOG = """
+user = "user"
+time = "at"
+[roles]
+target = "buy"
+item = "sku"
+category = "category"
+[events.buy]
+path = "buy.{suffix}"
+fields = ["sku", "price"]
+properties = ["products"]
+[events.visit]
+path = "visit.{suffix}"
+fields = ["url", "words"]
+[properties.products]
+path = "products.{suffix}"
+key = "sku"
+fields = ["category"]
+[fields.price]
+kind = "number"
+[fields.words]
+kind = "text"
+"""
+
+
+def shop(users: int = 60, days: int = 120, seed: int = 0) -> dict[str, pl.DataFrame]:
+    """2024-01-01 and `days` on: each user buys from one of three shelves and looks around; one in three stops for good half way."""
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(1, users + 1), 40)
+    last = np.where(ids % 3 == 0, days // 2, days)
+    minutes = (rng.random((2, len(ids))) * last * 24 * 60).astype(np.int64)
+    first = np.datetime64("2024-01-01T00:00:00", "us")
+    buys, visits = (first + minute.astype("timedelta64[m]") for minute in minutes)
+    price = np.round(rng.gamma(2, 5, len(ids)), 2)
+    url = rng.integers(0, 50, len(ids))
+    return {
+        "buy": pl.DataFrame({"user": ids * 11, "at": buys, "sku": (ids % 3) * 10 + rng.integers(0, 10, len(ids)), "price": price}),
+        "visit": pl.DataFrame({"user": ids * 11, "at": visits, "url": url, "words": [f"word {one % 7}" for one in url]}),
+        "products": pl.DataFrame({"sku": np.arange(30), "category": [f"shelf {one // 10}" for one in range(30)]}),
+    }
+
+
+def on_disk(folder: Path, frames: dict[str, pl.DataFrame], suffix: str = "parquet") -> EventLog:
+    """The tables written to a new folder with their log.toml."""
+    folder.mkdir(parents=True)
+    for name, frame in frames.items():
+        file = folder / f"{name}.{suffix}"
+        frame.write_parquet(file) if suffix == "parquet" else frame.write_csv(file)
+    (folder / "log.toml").write_text(LOG.format(suffix=suffix))
+    return habitus.open_log(folder)
