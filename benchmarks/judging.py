@@ -1,9 +1,10 @@
 """How long the judge takes, and how much memory, on made-up users: churn and a propensity task of 100 labels, by the `linear` probe.
 
     python -m benchmarks.judging --users 1000000 --dim 512
+    python -m benchmarks.judging --log synth/ --dim 512       # labels of all six tasks from a log's events, the vectors made up
 
 Writes benchmarks/results/judging.json: a row per part with its seconds and the process's peak memory (GiB) at its end; the vectors
-themselves are in it. The labels are as rare as in a shop (0.02 % to 5 % of the users) and depend weakly on the vectors, so that a
+themselves are in it. Made-up labels are as rare as in a shop (0.02 % to 5 % of the users) and depend weakly on the vectors, so that a
 score far from the middle would be a mistake.
 """
 
@@ -21,7 +22,12 @@ import numpy as np
 from habitus.judge.leaderboard import judge
 from habitus.judge.targets import Split, Targets, TaskLabels
 from habitus.judge.tasks import TASKS
+from habitus.log.engine import engine_named
+from habitus.log.sources import open_log
+from habitus.log.tables import users_with
 from habitus.log.time_fields import DAY
+from habitus.log.users import read_users
+from habitus.pipeline import cut_of, survey, targets_of
 from habitus.profiles import Profiles
 
 RESULTS = Path(__file__).parent / "results"
@@ -62,6 +68,17 @@ def made_targets(vectors: np.ndarray) -> Targets:
     return Targets(np.arange(n), Split(0, 14 * DAY, 28 * DAY), {"churn": churn, "propensity_sku": propensity})
 
 
+def told_targets(source: str, rows: list[dict[str, Any]]) -> Targets:
+    """The labels of all six tasks, by joins over a log's tables."""
+    log, engine = open_log(source), engine_named("polars")
+    found = timed("tables looked through", lambda: survey(log, engine), rows)
+    witness, split = cut_of(log, engine, found, "14d")
+    users = (
+        read_users(log.relevant_users) if log.relevant_users else users_with(log, engine, str(log.roles.target), until=split.train_start)
+    )
+    return timed(f"labels of {len(users):,} users", lambda: targets_of(witness, split, users, tuple(TASKS.values())), rows)
+
+
 def peak() -> float:
     """The most memory that the process has held so far (GiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
@@ -84,11 +101,13 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--resamples", type=int, default=200)
     parser.add_argument("--probe", default="linear")
+    parser.add_argument("--log", help="take the labels from this log instead")
     parser.add_argument("--tasks", nargs="+", default=["churn", "propensity_sku"])
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    vectors = timed("vectors made up", lambda: made_vectors(asked.users, asked.dim), rows)
-    targets = timed("labels made up", lambda: made_targets(vectors), rows)
+    told = told_targets(asked.log, rows) if asked.log else None
+    vectors = timed("vectors made up", lambda: made_vectors(len(told.users) if told else asked.users, asked.dim), rows)
+    targets = told or timed("labels made up", lambda: made_targets(vectors), rows)
     profiles = Profiles.single("made up", targets.users, vectors, until=0, model_until=0)
     for name, task in ((name, targets.tasks[name]) for name in asked.tasks):
         one = Targets(targets.users, targets.split, {name: task})
@@ -101,9 +120,11 @@ def main() -> None:
         found = {on: [round(each, 4) for each in (row.score, row.low, row.high)] for on, row in scores.items()}
         rows[-1] |= {"labels": task.train.shape[1], **found}
         sys.stdout.write(f"  {found}\n")
-    facts = {"users": asked.users, "dim": asked.dim, "probe": asked.probe, "resamples": asked.resamples}
+    facts = {"users": len(targets.users), "dim": asked.dim, "probe": asked.probe, "resamples": asked.resamples}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "judging.json").write_text(json.dumps([facts | row for row in rows], indent=2) + "\n", encoding="utf-8")
+    (RESULTS / ("judging-log.json" if asked.log else "judging.json")).write_text(
+        json.dumps([facts | row for row in rows], indent=2) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

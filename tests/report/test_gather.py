@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from habitus.artefact import ABLATION
 from habitus.errors import ArtefactError
 from habitus.judge.ablation import Worth
 from habitus.judge.leaderboard import Row
 from habitus.report import gather
-from habitus.report.gather import ABLATION, Run, open_run
+from habitus.report.gather import Run, open_run
 
 WORTH = {
     "kind": "without", "step": None, "block": "gru", "task": "churn", "scored_on": "unseen", "metric": "auroc", "score": 0.7, "low": 0.6,

@@ -32,9 +32,10 @@ def test_labels_of_are_what_the_tables_say(opened: Run) -> None:
 
 def test_labels_of_a_log_that_has_moved_are_none(opened: Run, tmp_path: Path) -> None:
     """A report of a copied run must still be written."""
-    assert labels_of(replace(opened, facts={**opened.facts, "log": str(tmp_path / "gone.toml")})) == []
     (tmp_path / "log.toml").write_text("broken =")
-    assert labels_of(replace(opened, facts={**opened.facts, "log": str(tmp_path / "log.toml")})) == []
+    for name in ("gone.toml", "log.toml"):
+        moved = replace(opened.finished, facts={**opened.facts, "log": str(tmp_path / name)})
+        assert labels_of(replace(opened, finished=moved)) == []
 
 
 def labels(train: Any, **more: Any) -> TaskLabels:

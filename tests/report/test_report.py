@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from habitus.artefact import ABLATION, CUTOFFS
 from habitus.errors import InputError, MissingExtraError, ProfilesError
 from habitus.report import write
-from habitus.report.gather import ABLATION, CUTOFFS
 from report_helper import user_id
 
 

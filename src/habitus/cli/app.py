@@ -45,7 +45,7 @@ def demo(
     seed: Seed = 0, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Real data, end to end: the Complete Journey grocery log, profiles and scores, in a few minutes."""
-    from habitus.cli import scores, show
+    from habitus.cli import judging, scores, show
     from habitus.cli.listening import listener
     from habitus.log.sources import complete_journey, open_log
     from habitus.pipeline import Options, run
@@ -55,7 +55,7 @@ def demo(
     log = open_log(complete_journey.write(out.with_name(out.name + "-log")))
     result = run(Recipe.named("quick"), log, out, overwrite=True, options=Options(seed=seed, progress=progress))
     scores.scoreboard(result.scoreboard, result.facts)
-    show.left_behind(out)
+    show.left_behind(out, judging.reported(out, "auto", progress))
     show.try_next(out, log, result.profiles)
 
 
@@ -99,25 +99,27 @@ def run(
     window: Window = None, resume: Resume = False, overwrite: Overwrite = False,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Refit this member; take the others as they are.")] = None,
     users: Users = None, engine: Engine = "polars", bad_rows: BadRows = "stop", rejected: Rejected = None, device: Device = "auto",
-    tasks: Tasks = None, probe: Probe = None, seeds: Seeds = None, seed: Seed = 0, quiet: Quiet = False, as_json: Json = False,
+    tasks: Tasks = None, probe: Probe = None, seeds: Seeds = None,
+    report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end (with the extra `report`).")] = True,
+    seed: Seed = 0, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Split, fit, encode, evaluate: the main job."""
+    """Split, fit, encode, evaluate, report: the main job."""
     from habitus import pipeline
-    from habitus.cli import scores, show
-    from habitus.cli.judging import said_of_judge
+    from habitus.cli import judging, scores, show
     from habitus.recipe import Recipe
 
     options = _options(engine, bad_rows, rejected, users, device, seed, quiet)
-    followed = Recipe.named(recipe).judged_by(**said_of_judge(tasks, probe, seeds))
+    followed = Recipe.named(recipe).judged_by(**judging.said_of_judge(tasks, probe, seeds))
     result = pipeline.run(
         followed, log, out, window=window, resume=resume or bool(only), overwrite=overwrite, only=only or (),
         options=options,
     )  # fmt: skip
+    page = judging.reported(out, device, options.progress) if report else None
     if as_json:
         typer.echo(json.dumps(result.scoreboard.to_json(), indent=2))
         return
     scores.scoreboard(result.scoreboard, result.facts)
-    show.left_behind(out)
+    show.left_behind(out, page)
 
 
 @app.command()
@@ -163,25 +165,28 @@ def evaluate(
     tasks: Tasks = None, window: Window = None, probe: Probe = None, seeds: Seeds = None,
     cutoffs: Annotated[int | None, typer.Option(min=2, help="Judge a run's recipe at so many dates, one window apart.")] = None,
     models: Annotated[
-        Literal["refitted", "frozen"], typer.Option(help="With --cutoffs: fit before every date, or once before the oldest.")
-    ] = "refitted",
+        Literal["refitted", "frozen"] | None,
+        typer.Option(help="With --cutoffs: fit before every date (the default), or once before the oldest."),
+    ] = None,
     poison: Annotated[bool, typer.Option("--poison", help="Prove that no vector of a run moves when only the future changes.")] = False,
     only_encode: Annotated[bool, typer.Option("--only-encode", help="With --poison: take the model as fitted.")] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="With --poison: by how much a number may differ, on another machine; 0 if not given.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the scores here; - prints them.")] = None,
     engine: Engine = "polars", bad_rows: BadRows = "stop", rejected: Rejected = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Judge profiles by what their users did next, beside plain counts and random vectors; several also against each other."""
     from habitus.cli import judging
-    from habitus.errors import InputError
 
-    if (poison or cutoffs is not None) and (len(profiles) > 1 or (poison and cutoffs is not None)):
-        raise InputError("evaluate: --cutoffs and --poison each take one RUN, and not both; call it once for each.")
+    given = {"tasks": tasks, "window": window, "probe": probe, "seeds": seeds, "models": models, "only-encode": only_encode}
+    judging.check_call(profiles, poison, cutoffs, given | {"tolerance": tolerance})
     judging.check_json_file(json_file)
     said, options = judging.said_of_judge(tasks, probe, seeds), _options(engine, bad_rows, rejected, None, "auto", 0, quiet)
     if poison:
-        judging.poison(profiles[0], log, only_encode, options, json_file)
+        judging.poison(profiles[0], log, only_encode, tolerance or 0.0, options, json_file)
     elif cutoffs is not None:
-        judging.roll(profiles[0], log, said, cutoffs, models, window, options, json_file)
+        judging.roll(profiles[0], log, said, cutoffs, models or "refitted", window, options, json_file)
     else:
         judging.evaluate(profiles, log, said, window, options, json_file)
 

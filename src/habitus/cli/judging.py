@@ -10,7 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from habitus.finished import FinishedRun
+    from habitus.log.description import EventLog
     from habitus.pipeline import Options
+    from habitus.progress import Progress
 
 
 def said_of_judge(tasks: str | None, probe: Any, seeds: str | None) -> dict[str, Any]:
@@ -36,6 +38,25 @@ def said_of_judge(tasks: str | None, probe: Any, seeds: str | None) -> dict[str,
     return said | {"tasks": tuple(names), "own_tasks": tuple(own)}
 
 
+def check_call(folders: Sequence[Path], poison: bool, cutoffs: int | None, given: Mapping[str, Any]) -> None:
+    """Raise InputError for more folders than the call takes, and for options (`given`: not None or False) that say nothing in it."""
+    from habitus.errors import InputError
+
+    if (poison or cutoffs is not None) and (len(folders) > 1 or (poison and cutoffs is not None)):
+        raise InputError("evaluate: --cutoffs and --poison each take one RUN, and not both; call it once for each.")
+    said = [name for name, value in given.items() if value is not None and value is not False]
+    for name, needed, there in (
+        ("models", "cutoffs", cutoffs is not None),
+        ("only-encode", "poison", poison),
+        ("tolerance", "poison", poison),
+    ):
+        if name in said and not there:
+            raise InputError(f"evaluate: --{name} says something beside --{needed} only; pass both, or neither.")
+    idle = [f"--{name}" for name in said if name in ("tasks", "window", "probe", "seeds")]
+    if poison and idle:
+        raise InputError(f"evaluate: --poison judges nothing, so {', '.join(idle)} would say nothing; leave it out.")
+
+
 def evaluate(
     folders: Sequence[Path], log: Path | None, said: Mapping[str, Any], window: str | None, options: "Options", json_file: Path | None
 ) -> None:
@@ -44,15 +65,19 @@ def evaluate(
     from habitus.cli import scores
     from habitus.errors import InputError
     from habitus.export import opened
+    from habitus.log.sources import open_log
     from habitus.recipe import Judge, Recipe
 
-    sets = {_label(path, folders): opened(path) for path in folders}
+    sets = {label: opened(path) for label, path in _labelled(folders).items()}
     run = _run_of(folders[0])
     if run is None and log is None:
         raise InputError(f"log: {folders[0]} is no run, which would say what log it is of; name it: --log LOG.")
     recipe = (run.recipe if run else Recipe("", (), judge=Judge())).judged_by(**said)
+    judged_by = run.log(log) if run else open_log(log or Path())
+    for path in folders:
+        _note_other_log(path, judged_by, options)
     board = pipeline.evaluate(
-        sets, log or (run.log() if run else Path()), judged=replace(recipe.judge, tasks=tuple(task.name for task in recipe.tasks)),
+        sets, judged_by, judged=replace(recipe.judge, tasks=tuple(task.name for task in recipe.tasks)),
         own_tasks=recipe.own_tasks, window=window or (f"{run.window_days}d" if run else "14d"), options=options,
     )  # fmt: skip
     if not emitted(board.to_json(), json_file):
@@ -67,33 +92,48 @@ def roll(
     """Judge a run's recipe at several dates, one window apart."""
     from habitus.cli import show_trials
     from habitus.finished import FinishedRun
+    from habitus.log.engine import engine_named
     from habitus.rolling import roll as rolled
 
-    run = FinishedRun.open(folder)
+    run, engine = FinishedRun.open(folder), engine_named(options.engine)
+    log_of_run = run.log(log)
     found = rolled(
-        run.recipe.judged_by(**said), run.log(log), folder, cutoffs=cutoffs, models=models, window=window or f"{run.window_days}d",
-        resume=True, options=replace(options, seed=run.facts["seed"]),
+        run.recipe.judged_by(**said), log_of_run, folder, cutoffs=cutoffs, models=models, window=window or f"{run.window_days}d",
+        resume=True, options=replace(options, seed=run.facts["seed"], users=run.chosen(log_of_run, engine)),
     )  # fmt: skip
     if not emitted(found.to_json(), json_file):
         show_trials.rolled(found)
 
 
-def poison(folder: Path, log: Path | None, only_encode: bool, options: "Options", json_file: Path | None) -> None:
+def poison(folder: Path, log: Path | None, only_encode: bool, tolerance: float, options: "Options", json_file: Path | None) -> None:
     """Prove that no vector of a run moves when only the future changes; status 1 if one does."""
     from habitus.cli import show_trials
     from habitus.poison import check
 
-    verdict = check(folder, log=log, only_encode=only_encode, options=options)
+    verdict = check(folder, log=log, only_encode=only_encode, tolerance=tolerance, options=options)
     if not emitted(verdict.to_json(), json_file):
         show_trials.poisoned(verdict)
     if not verdict.passed:
         raise typer.Exit(1)
 
 
+def reported(out: Path, device: str, progress: "Progress") -> Path | None:
+    """Write a run's report, or nothing where Plotly is not installed; the page."""
+    from habitus.errors import MissingExtraError
+    from habitus.report import write
+
+    try:
+        return write(out, device=device, progress=progress)
+    except MissingExtraError:
+        return None
+
+
 def check_json_file(json_file: Path | None) -> None:
     """Raise InputError, before any work, if there is no folder to write the file into."""
     from habitus.errors import InputError
 
+    if json_file is not None and json_file.is_dir():
+        raise InputError(f"json: {json_file} is a folder; name a file in it, or - to print.")
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise InputError(f"json: there is no folder {json_file.absolute().parent} to write {json_file.name} into.")
 
@@ -117,9 +157,31 @@ def _run_of(folder: Path) -> "FinishedRun | None":
     return FinishedRun.open(folder) if (folder / artefact.RUN_FACTS).is_file() else None
 
 
-def _label(path: Path, among: Sequence[Path]) -> str:
-    """The folder's name, or as much of its path as tells it from the others, and from the rows that every scoreboard has."""
+def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
+    """The folders by their names, or by as much of their paths as tells them from the others, and from the rows that every
+    scoreboard has. Raises InputError if one is named twice."""
+    from habitus.errors import InputError
     from habitus.pipeline import COUNTS, RANDOM
 
-    names = [p.resolve().name for p in among] + [COUNTS, RANDOM]
-    return path.resolve().name if names.count(path.resolve().name) == 1 else str(path)
+    places = [path.resolve() for path in folders]
+    names = [*(place.name for place in places), COUNTS, RANDOM]
+    found: dict[str, Path] = {}
+    for path, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"profiles: {path} is named twice; name every set once.")
+        shown = place if str(path) in (COUNTS, RANDOM) else path
+        found[place.name if names.count(place.name) == 1 else str(shown)] = path
+    return found
+
+
+def _note_other_log(path: Path, log: "EventLog", options: "Options") -> None:
+    """Say if a run was made from another log than the one it is judged by, where that log is still there."""
+    from habitus.errors import HabitusError
+
+    run = _run_of(path)
+    try:
+        its = run.log().source if run else log.source
+    except HabitusError:  # it has moved, or was in memory
+        return
+    if Path(its).resolve() != Path(log.source).resolve():
+        options.progress.say(f"{path} was made from {its}, and is judged by what happened in {log.source}.")

@@ -25,11 +25,13 @@ def console_of() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False, soft_wrap=False)
 
 
-def left_behind(out: Path) -> None:
-    """What a run's folder holds."""
+def left_behind(out: Path, page: Path | None) -> None:
+    """What a run's folder holds, its report among it or not."""
     console = console_of()
     console.print()
-    console.print(f"{out}/: model/, profiles/, timelines/, scores.json, run.json. To look at it all: habitus report {out}")
+    console.print(f"{out}/: model/, profiles/, timelines/, scores.json, run.json")
+    what = f"To look at: {page}" if page else f"To look at it all in a browser: pip install 'habitus[report]', then habitus report {out}"
+    console.print(what, soft_wrap=True)
 
 
 def try_next(out: Path, log: "EventLog", profiles: "Profiles") -> None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from habitus import artefact
 from habitus.errors import InputError, MissingExtraError
 from habitus.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from habitus.report.users import Projection
 
-REPORT = "report.html"  # inside RUN, where no other file is named
 SAMPLE_USERS = 6
 
 
@@ -33,7 +33,7 @@ def write(
     from habitus.report import users as people
     from habitus.report.words import Words
 
-    target = Path(run) / REPORT if out is None else Path(out)
+    target = Path(run) / artefact.REPORT if out is None else Path(out)
     plotly = _plotly()
     if target.is_dir() or (not target.absolute().parent.is_dir() and out is not None):
         raise InputError(f"out: {target} is a folder, or lies in none; name a file in a folder that is there, as report.html.")

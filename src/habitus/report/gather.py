@@ -10,12 +10,11 @@ from typing import Any
 
 from habitus import artefact
 from habitus.errors import ArtefactError
+from habitus.finished import FinishedRun
 from habitus.log.timelines import Timelines
 from habitus.model import Model
 from habitus.profiles import Profiles
 
-ABLATION, CUTOFFS = "ablation.json", "cutoffs.json"  # inside RUN, where these jobs have been done
-_RUN_KEYS = ("split", "rows", "users", "events", "recipe", "seconds")
 _SCORE_KEYS = ("profiles", "task", "probe", "scored_on", "metric", "cutoff", "score", "low", "high")
 _ABLATION_KEYS = ("kind", "step", "block", "task", "scored_on", "metric", "score", "low", "high", "difference", "difference_low",
                   "difference_high")  # fmt: skip
@@ -25,16 +24,25 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `facts`: run.json; `scores`: rows of scores.json; `ablation` and `cutoffs`: rows of those files, or none."""
+    """A finished run and what lies in it. `scores`: rows of scores.json; `ablation` and `cutoffs`: rows of those files, or none."""
 
-    folder: Path
-    facts: Mapping[str, Any]
+    finished: FinishedRun
     scores: Sequence[Row]
     model: Model
     profiles: Profiles
     timelines: Timelines
     ablation: Sequence[Row] = ()
     cutoffs: Sequence[Row] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.finished.folder
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the run wrote down of itself, run.json."""
+        return self.finished.facts
 
     @property
     def members(self) -> Mapping[str, Any]:
@@ -50,22 +58,16 @@ class Run:
 
 def open_run(folder: str | Path) -> Run:
     """Read a run's folder. Raises ArtefactError if the run is not finished, or a part of it is missing, damaged or another run's."""
-    place = Path(folder)
-    if not place.is_dir():
-        raise ArtefactError(f"{place}: there is no such folder; expected a run, written by `habitus run` or `habitus demo`.")
-    if not (place / artefact.RUN_FACTS).is_file():
-        raise ArtefactError(f"{place}: no {artefact.RUN_FACTS}, so this is no finished run; finish it with `habitus run … --resume`.")
-    facts = artefact.read_json(place / artefact.RUN_FACTS)
-    if not isinstance(facts, dict) or any(key not in facts for key in _RUN_KEYS):
-        raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run ({', '.join(_RUN_KEYS)}); run it again.")
+    finished = FinishedRun.open(folder)
+    place = finished.folder
     scores = _rows(place / artefact.SCORES, _SCORE_KEYS)
-    ablation = _rows(place / ABLATION, _ABLATION_KEYS) if (place / ABLATION).exists() else ()
-    cutoffs = _rows(place / CUTOFFS, _SCORE_KEYS) if (place / CUTOFFS).exists() else ()
+    ablation = _rows(place / artefact.ABLATION, _ABLATION_KEYS) if (place / artefact.ABLATION).exists() else ()
+    cutoffs = _rows(place / artefact.CUTOFFS, _SCORE_KEYS) if (place / artefact.CUTOFFS).exists() else ()
     model, profiles = Model.open(place / artefact.MODEL), Profiles.open(place / artefact.PROFILES)
     timelines = Timelines.open(place / artefact.TIMELINES)
     if profiles.users.tolist() != timelines.users.tolist() or timelines.until != model.until:
         raise ArtefactError(f"{place}: profiles, timelines and model are not of one run; run it again with --overwrite.")
-    return Run(place, facts, scores, model, profiles, timelines, ablation, cutoffs)
+    return Run(finished, scores, model, profiles, timelines, ablation, cutoffs)
 
 
 def _rows(path: Path, keys: Sequence[str]) -> Sequence[Row]:

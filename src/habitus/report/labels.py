@@ -7,13 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus.errors import HabitusError
-from habitus.judge.targets import DAY, Split, TaskLabels
+from habitus.judge.targets import TaskLabels
 from habitus.log.engine import engine_named
-from habitus.log.moments import moment_of
-from habitus.log.sources import open_log
 from habitus.pipeline import targets_of
 from habitus.progress import SILENT, Progress
-from habitus.recipe import Recipe
 from habitus.report.gather import Run
 from habitus.report.users import FEW, Choice
 from habitus.witness import witness_of
@@ -24,15 +21,14 @@ _FIFTHS = ("lowest fifth", "second fifth", "middle fifth", "fourth fifth", "high
 
 def labels_of(run: Run, progress: Progress = SILENT) -> list[Choice]:
     """The labels of the window just after the cut-off, of tasks that ask one thing of a user; none where the log has moved or changed."""
-    source = Path(str(run.facts.get("log", "")))
-    if not source.exists():
+    finished = run.finished
+    if not Path(finished.facts["log"]).exists():
         return []
     try:
-        log, engine = open_log(source), engine_named(str(run.facts.get("engine", "polars")))
-        split = Split(**{name: moment_of(time) for name, time in run.facts["split"].items()})
-        tasks = [task for task in Recipe.from_dict({"own_tasks": [], **run.facts["recipe"]}).tasks if task.kind != "propensity"]
-        witness = witness_of(log, engine, (split.validation_start - split.train_start) // DAY)
-        found = targets_of(witness, split, run.profiles.users, tasks, progress).tasks
+        log, engine = finished.log(), engine_named(finished.facts["engine"])
+        tasks = [task for task in finished.recipe.tasks if task.kind != "propensity"]
+        witness = witness_of(log, engine, finished.window_days)
+        found = targets_of(witness, finished.split, run.profiles.users, tasks, progress).tasks
     except HabitusError as error:
         progress.say(f"The map cannot be colored by what users did next: {error}")
         return []

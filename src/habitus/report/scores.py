@@ -79,7 +79,8 @@ def gap(rows: Sequence[Row], comparisons: Sequence[Row], task: str, against: str
         return None
     wanted = (WHOLE, against, task, ours["scored_on"], ours["metric"])
     for row in comparisons:
-        if tuple(row.get(key) for key in ("profiles", "against", "task", "scored_on", "metric")) == wanted:
+        asked = tuple(row.get(key) for key in ("profiles", "against", "task", "scored_on", "metric"))
+        if asked == wanted and None not in (row["difference"], row["low"], row["high"]):
             return Gap(row["difference"], row["low"], row["high"], True)
     if None in (ours["low"], ours["high"], theirs["low"], theirs["high"]):
         return None
