@@ -1,13 +1,37 @@
-"""A shop of habits, as tables on disk and as their description, for tests of whole runs."""
+"""A shop of habits, as tables on disk and as their description, and what else tests of whole runs have in common."""
 
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
-import habitus
+from habitus.cli import main
 from habitus.log.description import EventLog
+from habitus.log.sources import open_log
+from habitus.progress import SILENT
 
+SMALL = """
+[[encoder]]
+name = "statistics"
+kind = "statistics"
+[encoder.fusion]
+scale = "quantile"
+[[encoder]]
+name = "als"
+kind = "als"
+field = "@item"
+factors = 4
+[encoder.fusion]
+scale = "standard"
+[judge]
+tasks = ["churn"]
+"""
 LOG = """
 user = "user"
 time = "at"
@@ -57,4 +81,30 @@ def on_disk(folder: Path, frames: dict[str, pl.DataFrame], suffix: str = "parque
         file = folder / f"{name}.{suffix}"
         frame.write_parquet(file) if suffix == "parquet" else frame.write_csv(file)
     (folder / "log.toml").write_text(LOG.format(suffix=suffix))
-    return habitus.open_log(folder)
+    return open_log(folder)
+
+
+def habitus(*words: object, status: int = 0) -> SimpleNamespace:
+    """Run the command line as `habitus …` does, in this process; an exception that is not ours fails the test."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, ["habitus", *map(str, words)]
+    try:
+        with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = argv
+    assert (ended.value.code or 0) == status, stdout.getvalue() + stderr.getvalue()
+    return SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue())
+
+
+class Listener:
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stage(self, title: str, total: int | None, unit: str) -> Any:
+        return SILENT.stage(title, total, unit)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)

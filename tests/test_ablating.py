@@ -1,20 +1,13 @@
 """A finished run taken apart: as it was judged, from its own folder, and refused where that cannot be."""
 
-import io
 import json
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from threadpoolctl import threadpool_limits
 
 from habitus.ablating import ablate_run
-from habitus.cli import main
 from habitus.cli.show_ablation import ablation
 from habitus.errors import ArtefactError, InputError, RecipeError
 from habitus.judge.ablation import Ablation, Worth
@@ -24,7 +17,7 @@ from habitus.judge.targets import Split
 from habitus.judge.tasks import Among, Task
 from habitus.pipeline import run
 from habitus.recipe import Recipe
-from test_pipeline import on_disk, shop
+from shop_helper import habitus, on_disk, shop
 
 RECIPE = """
 [[encoder]]
@@ -51,13 +44,6 @@ among = "buy"
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core() -> Iterator[None]:
-    """Matrices as small as these are slower on two cores than on one, the more so on a busy machine."""
-    with threadpool_limits(1, user_api="blas"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A described log and a finished run of three blocks on it."""
@@ -65,19 +51,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log = on_disk(place / "log", shop(120))
     run(Recipe.from_toml(RECIPE, source="three"), log, place / "run", window="14d")
     return place
-
-
-def habitus(*words: object, status: int = 0) -> SimpleNamespace:
-    """Run the command line as `habitus …` does, in this process."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    argv, sys.argv = sys.argv, ["habitus", *map(str, words)]
-    try:
-        with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = argv
-    assert (ended.value.code or 0) == status, stdout.getvalue() + stderr.getvalue()
-    return SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 def test_figures_are_those_of_the_run(base: Path) -> None:

@@ -225,3 +225,17 @@ def test_write_json_is_old_or_new(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         artefact.write_json(path, {"a": float("nan")})
     assert artefact.read_json(path) == {"a": 1}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_begin_run_takes_away_what_was_said_of_the_earlier_one(tmp_path: Path, resume: bool) -> None:
+    """An ablation, scores at several dates or a report of other vectors would be read as this run's."""
+    artefact.begin_run(tmp_path / "run", resume=False, overwrite=False)
+    artefact.finish_run(tmp_path / "run", {})
+    names = (artefact.ABLATION, artefact.CUTOFFS, artefact.REPORT)
+    for name in names:
+        (tmp_path / "run" / name).write_text("[]")
+    (tmp_path / "run" / "model").mkdir()
+    artefact.begin_run(tmp_path / "run", resume=resume, overwrite=not resume)
+    assert not any((tmp_path / "run" / name).exists() for name in (*names, artefact.RUN_FACTS))
+    assert (tmp_path / "run" / "model").exists() == resume

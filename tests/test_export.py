@@ -96,6 +96,9 @@ def test_opened_refuses_what_is_no_entry(tmp_path: Path) -> None:
         opened(entry(tmp_path / "twice", np.array([3, 5, 5]), MATRIX[:3]))
     with pytest.raises(ProfilesError, match=r"received int64 \(2,\), float32 \(3, 6\)"):
         opened(entry(tmp_path / "short", np.array([3, 5]), MATRIX[:3]))
+    with pytest.raises(ProfilesError, match="the id 9223372036854775808 is larger than an int64 holds"):
+        opened(entry(tmp_path / "large", np.array([2**63, 5], np.uint64), MATRIX[:2]))
+    assert opened(entry(tmp_path / "largest", np.array([2**63 - 1, 5], np.uint64), MATRIX[:2])).users.tolist() == [5, 2**63 - 1]
     with pytest.raises(ProfilesError, match="not finite"):
         opened(entry(tmp_path / "nan", np.array([3, 5]), np.full((2, 2), np.nan)))
     with pytest.raises(ArtefactError):

@@ -20,26 +20,9 @@ from habitus.log.description import EventLog
 from habitus.log.vocabulary import Vocabulary
 from habitus.pipeline import Options, encode, evaluate, run
 from habitus.profiles import Profiles
-from habitus.progress import SILENT
 from habitus.recipe import Recipe
-from shop_helper import on_disk, shop
+from shop_helper import SMALL, Listener, on_disk, shop
 
-SMALL = """
-[[encoder]]
-name = "statistics"
-kind = "statistics"
-[encoder.fusion]
-scale = "quantile"
-[[encoder]]
-name = "als"
-kind = "als"
-field = "@item"
-factors = 4
-[encoder.fusion]
-scale = "standard"
-[judge]
-tasks = ["churn"]
-"""
 GRU = """
 [[encoder]]
 name = "gru"
@@ -103,19 +86,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("poison")
     run(recipe(), on_disk(folder / "log", shop()), folder / "run")
     return folder
-
-
-class Listener:
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def stage(self, title: str, total: int | None, unit: str) -> Any:
-        return SILENT.stage(title, total, unit)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.mark.parametrize(("engine", "suffix"), [("polars", "parquet"), ("duckdb", "csv")])
@@ -189,6 +159,23 @@ def test_check_convicts_an_encoder_that_reads_the_log_itself(base: Path, tmp_pat
     monkeypatch.delitem(sys.modules, "habitus.encoders.peeking")
 
 
+@pytest.mark.parametrize(("setting", "value"), [("path: str", '"{log}"'), ("path: tuple[str, ...]", '["{log}/buy.parquet"]')])
+def test_check_names_event_tables_that_it_cannot_lead_away_from(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, value: str
+) -> None:
+    """Past a folder of tables, or a list of them, an encoder reads the future in both logs: that must not be passed over in silence."""
+    opened = 'self.settings.path + "/buy.parquet"' if "tuple" not in setting else "self.settings.path[0]"
+    text = PEEKING.replace("path: str", setting).replace('= ""', '= ""' if "tuple" not in setting else "= ()")
+    (tmp_path / "peeking.py").write_text(text.replace("self.settings.path)", f"{opened})"))
+    monkeypatch.setattr(habitus.encoders, "__path__", [*habitus.encoders.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "habitus.encoders.peeking", raising=False)
+    peek = f'[[encoder]]\nkind = "peeking"\npath = {value.format(log=base / "log")}\n[encoder.fusion]\nscale = "none"\n'
+    run(recipe(peek), base / "log", tmp_path / "run")
+    found = poison.check(tmp_path / "run", log=base / "log", only_encode=True)
+    assert found.unchecked == ("property table 'products'", value.format(log=base / "log").strip('["]'))
+    monkeypatch.delitem(sys.modules, "habitus.encoders.peeking")
+
+
 def test_check_convicts_a_vocabulary_of_the_whole_log(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Items of tomorrow among the codes of today tell which will be sold."""
     fitted: Callable[..., Vocabulary] = habitus.model.fit_vocabulary
@@ -241,6 +228,19 @@ def test_check_users_that_differ(base: Path, tmp_path: Path) -> None:
     stranger.save(out / "profiles", overwrite=True)
     found = poison.check(out, log=base / "log", only_encode=True)
     assert not found.passed and {(one.users, one.cause) for one in found.moved} == {(1, "unlike")}
+
+
+def test_check_of_who_is_known(base: Path, tmp_path: Path) -> None:
+    """That a block knows somebody can tell of the future without a number's being another one; so can who is there at all."""
+    shutil.copytree(base / "run", tmp_path / "run")
+    honest = Profiles.open(tmp_path / "run" / "profiles")
+    known = honest.known.copy()
+    known[7, 1] = ~known[7, 1]
+    replace(honest, known=known).save(tmp_path / "run" / "profiles", overwrite=True)
+    found = poison.check(tmp_path / "run", log=base / "log", only_encode=True)
+    assert [(one.block, one.users, one.columns, one.largest) for one in found.moved] == [("als", 1, 0, 0.0)]
+    same = replace(found, moved=())
+    assert same.passed and not replace(same, users_missing=1).passed and not replace(same, users_more=1).passed
 
 
 def test_check_refuses_what_it_cannot_prove(base: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Profiles: what they refuse, how they are looked up, and that what is kept is what comes back."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,25 @@ def test_open_damaged(tmp_path: Path) -> None:
     table.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     with pytest.raises(ArtefactError, match=r"profiles\.parquet.*checksum"):
         Profiles.open(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"until": "2024"}, {"until": 1.5}, {"model_until": True}, {"facts": []}, {"facts": {"blocks": "all"}},
+        {"facts": {"blocks": {"b": [1]}}}, {"facts": {"blocks": {"b": {"until": "soon"}}}},
+    ],
+)  # fmt: skip
+def test_open_times_that_are_none(tmp_path: Path, forged: dict[str, Any]) -> None:
+    """What vectors have seen is compared with a cut-off; whatever cannot be would end in a traceback, or pass."""
+    made().save(tmp_path / "p")
+    manifest = tmp_path / "p" / "manifest.json"
+    stated = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**stated, **forged}))
+    with pytest.raises(ArtefactError, match="do not fit together"):
+        Profiles.open(tmp_path / "p")
+    manifest.write_text(json.dumps({**stated, "until": 5, "model_until": None, "facts": {"blocks": {"b": {"until": 5}}}}))
+    assert Profiles.open(tmp_path / "p").until == 5
 
 
 def test_the_table_is_for_everyone(tmp_path: Path) -> None:

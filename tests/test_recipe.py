@@ -148,6 +148,7 @@ def test_another_judge_takes_the_place_of_the_recipes() -> None:
     assert (again.judge.probe, again.judge.seeds) == ("gbdt", (3, 4))
     other = Task("spend", "presence")
     assert recipe.judged_by(tasks=["spend"], own_tasks=[other]).tasks == (other,)
+    assert recipe.judged_by(tasks=["spend", "spend"], own_tasks=[other]).own_tasks == (other,)  # or `from_dict` would find it there twice
     assert recipe.judged_by(seeds=[5]).judge.seeds == (5,) and recipe.judged_by().tasks == recipe.tasks
 
 

@@ -9,38 +9,23 @@ import numpy as np
 import polars as pl
 import pytest
 
-import habitus
 from habitus import artefact
 from habitus.errors import InputError, LogError, OutputExistsError
 from habitus.log.description import EventLog
+from habitus.log.sources import open_log
+from habitus.model import Model
 from habitus.pipeline import Options, encode, run
 from habitus.profiles import Profiles
 from habitus.progress import SILENT
 from habitus.recipe import Recipe
 from habitus.rolling import Rolled, roll
-from shop_helper import on_disk, shop
+from shop_helper import SMALL, Listener, habitus, on_disk, shop
 
-SMALL = """
-[[encoder]]
-name = "statistics"
-kind = "statistics"
-[encoder.fusion]
-scale = "quantile"
-[[encoder]]
-name = "als"
-kind = "als"
-field = "@item"
-factors = 4
-[encoder.fusion]
-scale = "standard"
-[judge]
-tasks = ["churn", "propensity_category"]
-"""
 DATES = ["2024-03-05", "2024-03-19", "2024-04-02"]
 
 
 def recipe() -> Recipe:
-    return Recipe.from_toml(SMALL, source="small")
+    return Recipe.from_toml(SMALL.replace('"churn"', '"churn", "propensity_category"'), source="small")
 
 
 def few() -> Recipe:
@@ -111,7 +96,7 @@ def test_roll_every_date_is_what_a_log_that_ends_there_gives(refitted: Rolled, b
 def test_roll_frozen_model_ages_and_profiles_do_not(frozen: Rolled, base: Path) -> None:
     """A model that is quietly refitted never ages; profiles that stay with the model know nothing of the weeks since."""
     assert [date.model_age_days for date in frozen.dates] == [0, 14, 28]
-    model = habitus.Model.open(base / "frozen" / "cutoffs" / DATES[0] / "model")
+    model = Model.open(base / "frozen" / "cutoffs" / DATES[0] / "model")
     for date in DATES:
         kept = Profiles.open(base / "frozen" / "cutoffs" / date / "profiles")
         assert (kept.model_until, kept.until) == (micros(DATES[0]), micros(date))
@@ -156,7 +141,7 @@ def test_roll_users_that_were_asked_for_are_the_same_at_every_date(base: Path) -
 def test_roll_nothing_of_a_later_date_moves_an_earlier_one(models: str, base: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Events after a date's windows are the future of that date, and must not be in its vectors or scores."""
     first: Rolled = request.getfixturevalue(models)
-    spoilt = habitus.open_log(base / "log").poisoned(micros(DATES[1]))
+    spoilt = open_log(base / "log").poisoned(micros(DATES[1]))
     frames = newcomers()
     moved = pl.when(pl.col("at") >= pl.lit(DATES[2]).str.to_datetime() + pl.duration(days=14)).then(29 - pl.col("sku"))
     changed = {**frames, "buy": frames["buy"].with_columns(moved.otherwise(pl.col("sku")).alias("sku"))}
@@ -165,7 +150,7 @@ def test_roll_nothing_of_a_later_date_moves_an_earlier_one(models: str, base: Pa
         assert rows_of(again, date) == rows_of(first, date)
     assert rows_of(again, DATES[2]) != rows_of(first, DATES[2])
     kept = Profiles.open(base / models / "cutoffs" / DATES[1] / "profiles")
-    model = habitus.Model.open(base / models / "cutoffs" / DATES[1 if models == "refitted" else 0] / "model")
+    model = Model.open(base / models / "cutoffs" / DATES[1 if models == "refitted" else 0] / "model")
     assert encode(model, spoilt, until=DATES[1]).matrix.tobytes() == kept.matrix.tobytes()
 
 
@@ -247,6 +232,9 @@ def test_roll_resumes_and_never_overwrites_silently(base: Path, tmp_path: Path) 
     again = roll(small, base / "log", out, cutoffs=2, resume=True, options=Options(progress=Listener(False)))
     assert sum("is there already" in text for text in said) == 1
     assert again.to_json() == roll(small, base / "log", cutoffs=2).to_json() == artefact.read_json(out / "cutoffs.json")
+    with pytest.raises(Stop):
+        roll(small, base / "log", out, cutoffs=2, resume=True, options=Options(progress=Listener(True)))
+    assert not (out / "cutoffs.json").exists()  # it would speak of dates that are being made anew
     with pytest.raises(OutputExistsError, match="finished run"):
         roll(small, base / "log", out, cutoffs=2, models="frozen")
     frozen = roll(small, base / "log", out, cutoffs=2, models="frozen", overwrite=True)
@@ -268,6 +256,19 @@ def test_roll_beside_a_run_leaves_the_run(base: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "cutoffs.json").is_file()
 
 
+def test_evaluate_cutoffs_judges_the_users_that_the_run_was_made_for(base: Path, tmp_path: Path) -> None:
+    """Who chose users for a run would read the scores of everyone, at all dates but his own."""
+    run(few(), base / "log", tmp_path / "run", options=Options(users=np.arange(1, 41) * 11, seed=7))
+    rows = json.loads(habitus("evaluate", tmp_path / "run", "--cutoffs", 2, "--json", "-", "-q").stdout)
+    assert {row["users"] for row in rows if row["task"] == "churn"} <= {39, 40} and {row["models"] for row in rows} == {"refitted"}
+    assert artefact.read_json(tmp_path / "run" / "cutoffs" / DATES[1] / "run.json")["seed"] == 7
+    assert json.loads((tmp_path / "run" / "scores.json").read_text()) == [
+        {key: row[key] for key in row if key not in ("models", "model_age_days")} for row in rows if row["cutoff"].startswith(DATES[2])
+    ]
+    said = habitus("evaluate", tmp_path / "run", "--cutoffs", 2).stderr
+    assert said.count("is there already") == 2  # called again, it takes up what there is
+
+
 def challenge(folder: Path, frames: dict[str, pl.DataFrame], tables_until: str | None = None) -> Path:
     """The shop in the challenge's layout, the newest windows laid down in target/."""
     buys = frames["buy"].select(client_id="user", timestamp="at", sku="sku")
@@ -283,18 +284,10 @@ def challenge(folder: Path, frames: dict[str, pl.DataFrame], tables_until: str |
 
 def test_roll_target_folder_speaks_of_the_newest_date_only(tmp_path: Path) -> None:
     """Labels laid down for one date, taken for another's, would be of the wrong weeks."""
-    frames, said = newcomers(), []
-
-    class Listener:
-        def stage(self, title: str, total: int | None, unit: str) -> Any:
-            return SILENT.stage(title, total, unit)
-
-        def say(self, text: str) -> None:
-            said.append(text)
-
+    frames, listener = newcomers(), Listener()
     small = replace(recipe(), members=recipe().members[:1], judge=replace(recipe().judge, tasks=("churn", "propensity_sku")))
-    laid_down = roll(small, challenge(tmp_path / "a", frames), cutoffs=2, options=Options(progress=Listener()))
-    assert any("speaks of the cut-off 2024-04-02 only" in text for text in said)
+    laid_down = roll(small, challenge(tmp_path / "a", frames), cutoffs=2, options=Options(progress=listener))
+    assert any("speaks of the cut-off 2024-04-02 only" in text for text in listener.said)
     plain = tmp_path / "b"
     challenge(plain, frames)
     for file in (plain / "target").iterdir():

@@ -1,5 +1,6 @@
 """A log's tables as the judge's witness: every engine gives the same answers, and they are those of plain loops."""
 
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,64 @@ def test_a_target_folder_takes_precedence(tmp_path: Path) -> None:
     assert isinstance(found, ChallengeWitness) and found.split is not None and len(found.chosen("propensity_sku")[0]) == 30  # type: ignore[index]
     labels = Targets.of(np.load(TARGET / "active_clients.npy"), found.split, found, [TASKS["churn"]]).tasks["churn"]
     assert len(labels.positions) == len(np.load(TARGET / "active_clients.npy"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_joined_field_comes_through_its_own_key(engine: str) -> None:
+    """With two property tables, earlier values would be looked up by the other table's key, and all items be new."""
+    buys = pl.DataFrame({"u": [1, 2, 3], "t": [datetime(1970, 1, day) for day in (2, 3, 9)], "sku": [1, 2, 3], "shop": [7, 8, 9]})
+    properties = {
+        "products": ("sku", pl.DataFrame({"sku": [1, 2, 3], "category": ["a", "b", "c"]})),
+        "shops": ("shop", pl.DataFrame({"shop": [7, 8, 9], "town": ["x", "y", "z"]})),
+    }
+    log = EventLog.from_frames({"buy": buys}, user="u", time="t", properties=properties)
+    witness = LogWitness(log, engine_named(engine))
+    assert sorted(witness.values("buy", "town", until=5 * DAY).tolist()) == ["x", "y"]
+    assert sorted(witness.values("buy", "category", until=5 * DAY).tolist()) == ["a", "b"]
+
+
+def _said(folder: Path, ids: pl.Series, label: pl.Series, text: bool = False) -> tuple[list[object], list[object]]:
+    """What a table of these columns says, for a log whose ids are numbers, or text."""
+    tables = frames()
+    if text:
+        tables["buy"] = tables["buy"].with_columns(pl.col("u").cast(pl.String))
+    pl.DataFrame({"u": ids, "x": label}).write_parquet(folder / "t.parquet")
+    found = LogWitness(log_of(tables), engine_named("polars")).stated(folder / "t.parquet", None, "x")
+    return found[0].tolist(), found[1].tolist()
+
+
+def test_ids_and_labels_of_any_storage_are_read_as_what_they_say(tmp_path: Path) -> None:
+    """Ids stored as floats or categories would meet nobody, decimals be classes, and dates a type that nothing can sort."""
+    one, label = pl.Series([1, 2]), pl.Series(["a", "b"])
+    for ids in (one.cast(pl.Float64), one.cast(pl.String).cast(pl.Categorical), one.cast(pl.UInt8)):
+        assert _said(tmp_path, ids, label) == ([1, 2], ["a", "b"])
+        assert _said(tmp_path, ids, label, text=True) == (["1", "2"], ["a", "b"])
+    for stored, said in (
+        (label.cast(pl.Categorical), ["a", "b"]), (one.cast(pl.Decimal(10, 2)), [1.0, 2.0]), (one == 1, [True, False]),
+        (pl.Series([date(2020, 1, 1), None]), ["2020-01-01", None]), (one.cast(pl.UInt64), [1, 2]), (pl.Series([None, None]), [None, None]),
+    ):  # fmt: skip
+        assert _said(tmp_path, one, stored)[1] == said
+
+
+def test_ids_and_labels_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    """Half an id would be cut to somebody else's, true be user 1, and a list of labels end in a traceback."""
+    one = pl.Series([1, 2])
+    for ids, label, message in (
+        (one / 2, one, "holds fractions"), (one == 1, one, "is Boolean; whole numbers or text"),
+        (pl.Series([date(2020, 1, 1)] * 2), one, "is Date; whole numbers or text"),
+        (pl.Series([2**64 - 1] * 2, dtype=pl.UInt64), one, "cannot be read"),
+        (one, pl.Series([[1], [2]]), "column 'x' is List"), (one, pl.Series([timedelta(1)] * 2), "column 'x' is Duration"),
+    ):  # fmt: skip
+        with pytest.raises(LogError, match=message):
+            _said(tmp_path, ids, label)
+
+
+def test_a_csv_table_is_read_whole_and_its_ids_as_they_are_written(tmp_path: Path) -> None:
+    """Ids such as 007 would lose their zeros where the log's are text, and a first half after a hundred whole numbers be an error."""
+    tables = frames()
+    (tmp_path / "t.csv").write_text("u,x\n007,1\n" + "".join(f"{i},{i}\n" for i in range(8, 160)) + "160,3.5\n,2\n")
+    ids, label = LogWitness(log_of(tables), engine_named("polars")).stated(tmp_path / "t.csv", None, "x")
+    assert ids[[0, -1]].tolist() == [7, 160] and label[[0, -1]].tolist() == [1.0, 3.5]
+    tables["buy"] = tables["buy"].with_columns(pl.col("u").cast(pl.String))
+    ids, _ = LogWitness(log_of(tables), engine_named("polars")).stated(tmp_path / "t.csv", None, "x")
+    assert ids[[0, -1]].tolist() == ["007", "160"]

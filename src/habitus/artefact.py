@@ -152,7 +152,7 @@ def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactRe
     """
     target = Path(folder)
     if not target.is_dir():
-        raise ArtefactError(f"{target}: there is no such folder; expected a {kind} written by Habitus.")
+        raise ArtefactError(f"{target}: there is no such folder; expected the {kind} that Habitus has written.")
     if not is_complete(target):
         raise ArtefactError(f"{target}: no {MANIFEST}, so this is no complete {kind}; write it again.")
     manifest = read_json(target / MANIFEST)

@@ -59,6 +59,8 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
             f"{folder}: an entry has ids (n) and floating-point vectors (n, dim); received {ids.dtype} {ids.shape}, "
             f"{matrix.dtype} {matrix.shape}."
         )
+    if ids.dtype.kind == "u" and len(ids) and ids.max() > np.iinfo(np.int64).max:
+        raise ProfilesError(f"{folder}: the id {ids.max()} is larger than an int64 holds.")
     order = np.argsort(ids, kind="stable")
     ids = ids[order].astype(np.int64 if ids.dtype.kind in "iu" else ids.dtype)
     twice = np.flatnonzero(ids[1:] == ids[:-1])

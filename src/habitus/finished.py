@@ -6,14 +6,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from habitus import artefact
-from habitus.errors import ArtefactError, InputError
+from habitus.errors import ArtefactError, InputError, LogError
 from habitus.judge.targets import DAY, Split
+from habitus.log.counting import Counter
 from habitus.log.description import EventLog
+from habitus.log.engine import Engine
 from habitus.log.moments import moment_of
 from habitus.log.sources import open_log
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
+
+Array = NDArray[Any]
 
 _NEEDED = ("recipe", "split", "log", "engine", "seed", "seconds", "users", "rows", "events")
 
@@ -32,13 +39,23 @@ class FinishedRun:
         if not place.is_dir():
             raise ArtefactError(f"{place}: there is no such folder; expected a run, written by `habitus run` or `habitus demo`.")
         if not (place / artefact.RUN_FACTS).is_file():
+            if artefact.is_complete(place):
+                raise ArtefactError(f"{place}: a run is needed, and this is a part of one, or was made without; name the run's folder.")
             raise ArtefactError(
                 f"{place}: no {artefact.RUN_FACTS} is here, so this is no finished run; finish it with `habitus run … --resume`."
             )
         facts = artefact.read_json(place / artefact.RUN_FACTS)
         lacking = [key for key in _NEEDED if not isinstance(facts, dict) or key not in facts]
+        if lacking and isinstance(facts, dict) and "model_age_days" in facts:
+            raise ArtefactError(
+                f"{place}: its profiles were made by the model of an older date (--models frozen), so it is no run of its own; "
+                f"judge {place / artefact.PROFILES} and name the log: --log LOG."
+            )
         if lacking:
             raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run, {lacking[0]!r} is missing; run it again.")
+        for key, kind in (("log", str), ("recipe", dict)):
+            if not isinstance(facts[key], kind):
+                raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run, its {key} is {facts[key]!r}; run it again.")
         return cls(place, facts)
 
     @cached_property
@@ -51,8 +68,8 @@ class FinishedRun:
         """The label windows. Raises ArtefactError if they are not stated."""
         try:
             return Split(**{name: moment_of(time) for name, time in self.facts["split"].items()})
-        except (TypeError, AttributeError) as error:
-            raise ArtefactError(f"{self.folder / artefact.RUN_FACTS}: the split is not the facts of a run ({error!r}).") from None
+        except (TypeError, AttributeError, LogError) as error:
+            raise ArtefactError(f"{self.folder / artefact.RUN_FACTS}: its split is none ({error}); run it again.") from None
 
     @property
     def window_days(self) -> int:
@@ -66,6 +83,12 @@ class FinishedRun:
         if given is None and not Path(self.facts["log"]).exists():
             raise InputError(f"{self.folder}: its log was {self.facts['log']}, and is not there now; say where it is: --log LOG.")
         return open_log(self.facts["log"] if given is None else given)
+
+    def chosen(self, log: EventLog, engine: Engine) -> Array | None:
+        """The users that the run was made for, ascending; None if these were all who had an event before the cut-off."""
+        users = self.profiles().users
+        everyone = Counter(log, engine, self.split.train_start).users_and_counts()[0]
+        return None if np.array_equal(everyone, users) else users
 
     def profiles(self) -> Profiles:
         """The run's profiles. Raises ArtefactError if they are damaged."""

@@ -8,8 +8,9 @@ Where a setting of the recipe names a file of an event table, so that an encoder
 of that file that ends at the cut-off.
 
 What this cannot find: property tables have no time, so what they carry of the future (the median price over the whole log, say)
-is the same in both logs; so are other files that an encoder reads. `PoisonVerdict.unchecked` names both. An encoder that knows
-by itself where the log's files lie, and reads them there, is not found either.
+is the same in both logs; so are other files that an encoder reads, and folders of event tables that a setting names.
+`PoisonVerdict.unchecked` names them. An encoder that knows by itself where the log's files lie, and reads them there, is not
+found either, nor is a choice of users (`--users`) that was made with an eye on the future.
 """
 
 import os
@@ -29,7 +30,6 @@ from habitus.errors import ArtefactError, InputError, LogError
 from habitus.feeding import feedable
 from habitus.finished import FinishedRun
 from habitus.judge.targets import moment
-from habitus.log.counting import Counter
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, engine_named
 from habitus.log.tables import ROW, event_table, reading_table, usable
@@ -153,7 +153,7 @@ class _Check:
             laid_down = "; what a target/ folder lays down is read by the judge only" if opened.target_folder else ""
             raise LogError(f"{opened.source}: no event at or after {moment(cut)}, so there is no future to poison{laid_down}.")
         model = Model.open(run / artefact.MODEL) if only_encode else None
-        users = _users_of(profiles, opened, engine, cut)
+        users = finished.chosen(opened, engine)
         cost = (
             "Every user is encoded once more." if only_encode else f"The recipe is fitted once more; in the run that took {seconds:.0f} s."
         )
@@ -164,7 +164,9 @@ class _Check:
         """The profiles as the run made them, from this log."""
         options = self.options
         beside = self.run.absolute().parent
-        with tempfile.TemporaryDirectory(prefix="poison-", dir=beside if os.access(beside, os.W_OK) else None) as folder:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{self.run.absolute().name}-poison-", dir=beside if os.access(beside, os.W_OK) else None
+        ) as folder:
             place = Path(folder) / artefact.TIMELINES
             if self.model is not None:
                 lines = self.model.timelines(
@@ -191,11 +193,13 @@ class _Check:
         return replace(self.recipe, members=tuple(members))
 
     def unchecked(self) -> tuple[str, ...]:
-        """Property tables, and files that are none of the event tables, in words."""
+        """Property tables, files that are none of the event tables, and what names event tables other than one by one, in words."""
         tables = dict.fromkeys(name for event in self.log.events.values() for name in event.properties)
         read = dict.fromkeys(file for member in self.recipe.members for file in encoder_class(member.kind).reads(member.settings))
         known = _event_files(self.log)
-        return (*(f"property table {name!r}" for name in tables), *(str(file) for file in read if file.resolve() not in known))
+        many = dict.fromkeys(place for member in self.recipe.members for place in _many_of(member.settings, known))
+        files = (file for file in read if file.resolve() not in known and file not in many)
+        return (*(f"property table {name!r}" for name in tables), *map(str, files), *map(str, many))
 
 
 def _files_of(settings: Any) -> dict[str, Path]:
@@ -203,6 +207,15 @@ def _files_of(settings: Any) -> dict[str, Path]:
     named = {entry.name: getattr(settings, entry.name) for entry in fields(settings)}
     paths = {name: Path(value) for name, value in named.items() if isinstance(value, str | Path) and str(value)}
     return {name: path.resolve() for name, path in paths.items() if path.is_file()}
+
+
+def _many_of(settings: Any, files: Mapping[Path, Any]) -> list[Path]:
+    """The settings that name a folder with one of these files in it, or list one of them."""
+    values = [getattr(settings, entry.name) for entry in fields(settings)]
+    listed = [Path(one) for value in values if isinstance(value, list | tuple) for one in value if isinstance(one, str | Path) and str(one)]
+    folders = [Path(value) for value in values if isinstance(value, str | Path) and str(value)]
+    inside = [place for place in (*folders, *listed) if any(file.is_relative_to(place.resolve()) for file in files)]
+    return [place for place in inside if place in listed or place.is_dir()]
 
 
 def _event_files(log: EventLog) -> dict[Path, list[str]]:
@@ -236,12 +249,6 @@ def _events_from(log: EventLog, engine: Engine, cut: int) -> int:
         with reading_table(log, event):
             events += int(engine.columns(usable(event_table(log, event, engine), since=cut).select(nw.len().alias("n")))["n"][0])
     return events
-
-
-def _users_of(profiles: Profiles, log: EventLog, engine: Engine, cut: int) -> Array | None:
-    """None where the run took everyone with an event before the cut-off; else its users, who had been chosen."""
-    everyone = Counter(log, engine, cut).users_and_counts()[0]
-    return None if np.array_equal(everyone, profiles.users) else profiles.users
 
 
 def _compared(one: Profiles, other: Profiles, tolerance: float) -> dict[str, dict[str, Any]]:

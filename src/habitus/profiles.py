@@ -181,6 +181,7 @@ class Profiles:
         reader = artefact.opening(folder, KIND)
         manifest = reader.manifest
         try:
+            _check_times(manifest)
             table = pq.read_table(reader.path("profiles.parquet"))
             users = table["user"].combine_chunks()
             strings = pa.types.is_string(users.type) or pa.types.is_large_string(users.type)
@@ -195,3 +196,12 @@ class Profiles:
             )  # fmt: skip
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, pa.ArrowException, ProfilesError) as error:
             raise ArtefactError(f"{folder}: the manifest and profiles.parquet do not fit together ({error}).") from None
+
+
+def _check_times(manifest: Mapping[str, Any]) -> None:
+    """Raise ProfilesError if a manifest states times that are none, so that whoever compares them need not ask."""
+    for of in (manifest, *manifest["facts"].get("blocks", {}).values()):
+        for setting in ("until", "model_until"):
+            time = of.get(setting)
+            if time is not None and (not isinstance(time, int) or isinstance(time, bool)):
+                raise ProfilesError(f"`{setting}` is {time!r}; whole microseconds UTC are needed")

@@ -81,7 +81,7 @@ class Recipe:
         seeds: Sequence[int] | None = None,
     ) -> Self:  # fmt: skip
         """The same recipe with another judge; None leaves a setting as it is. Tasks named take the place of the recipe's, which
-        may still be named."""
+        may still be named; `own_tasks` are what else may be, and play no part unnamed."""
         changes: dict[str, Any] = {"probe": probe, "seeds": seeds and tuple(seeds), "tasks": tasks and tuple(tasks)}
         judge = replace(self.judge, **{name: value for name, value in changes.items() if value is not None})
         if tasks is None:

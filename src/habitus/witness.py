@@ -60,20 +60,51 @@ class LogWitness:
         """Ids of the log's type and what the table's column says of each, rows without an id left out."""
         import polars as pl
 
-        name = user or self.log.user
+        name, text = user or self.log.user, user_is_text(self.log, self.engine)
         with reading(f"{path}, a table of labels"):
-            kind = pl.scan_csv if path.suffix == ".csv" else pl.scan_parquet
-            scan = kind(path, glob=False)
-            there = scan.collect_schema().names()
+            if path.suffix == ".csv":  # the types of all rows, and ids as they are written where the log's are text: "007" is not "7"
+                there = pl.scan_csv(path, glob=False, infer_schema_length=0).collect_schema().names()
+                as_text = {name: pl.String} if text and name in there else {}
+                scan = pl.scan_csv(path, glob=False, infer_schema_length=None, schema_overrides=as_text)
+            else:
+                scan = pl.scan_parquet(path, glob=False)
+                there = scan.collect_schema().names()
             for wanted in (name, column):
                 if wanted not in there:
                     raise LogError(f"{path}: there is no column {wanted!r}; its columns are {', '.join(there)}.")
             table = scan.select(pl.col(name).alias("user"), pl.col(column).alias("label")).drop_nulls("user").collect()
-            ids = table["user"].cast(pl.String if user_is_text(self.log, self.engine) else pl.Int64)
-        label = table["label"]
-        if label.dtype in (pl.Categorical, pl.Enum):
-            label = label.cast(pl.String)
-        return np.array(ids.to_list()), label.to_numpy() if label.dtype.is_float() else np.array(label.to_list(), object)
+            ids = _ids(table["user"], text, f"{path}: the column of ids {name!r}")
+            return np.array(ids.to_list()), _labels(table["label"], f"{path}: the column {column!r}")
+
+
+def _ids(ids: Any, text: bool, what: str) -> Any:
+    """Ids (a Polars series without nulls) as the log has them: text, or whole numbers."""
+    import polars as pl
+
+    kind = ids.dtype
+    if not (kind.is_integer() or kind.is_float() or kind in (pl.String, pl.Categorical, pl.Enum)):
+        raise LogError(f"{what} is {kind}; whole numbers or text are needed.")
+    if kind.is_float():  # what gaps make of whole numbers
+        if not (ids.is_finite() & (ids == ids.round())).all():
+            raise LogError(f"{what} holds fractions, NaN or infinity; whole numbers or text are needed.")
+        ids = ids.cast(pl.Int64)
+    ids = ids.cast(pl.String) if text or not kind.is_numeric() else ids
+    return ids if text else ids.cast(pl.Int64)
+
+
+def _labels(label: Any, what: str) -> Array:
+    """Labels (a Polars series) as floats, or as objects: whole numbers, booleans, or text."""
+    import polars as pl
+
+    kind = label.dtype
+    if kind.is_float() or kind.is_decimal():
+        floats: Array = label.cast(pl.Float64).to_numpy()
+        return floats
+    if kind in (pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Time):
+        label = label.cast(pl.String)
+    elif not (kind.is_integer() or kind in (pl.String, pl.Boolean, pl.Null)):
+        raise LogError(f"{what} is {kind}; numbers, text, dates, or true and false are read as labels.")
+    return np.array(label.to_list(), object)
 
 
 def witness_of(log: EventLog, engine: Engine, window_days: int) -> LogWitness | ChallengeWitness:

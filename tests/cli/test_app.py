@@ -1,33 +1,20 @@
 """The command line: what people type, what they read, and the status a script sees."""
 
-import io
 import json
+import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 
-from habitus.cli import main
 from habitus.judge.tasks import TASKS
+from habitus.profiles import Profiles
+from shop_helper import habitus
 from test_pipeline import RECIPE, on_disk, shop
-
-
-def habitus(*words: object, status: int = 0) -> SimpleNamespace:
-    """Run the command line as `habitus …` does, in this process; an exception that is not ours fails the test."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    argv, sys.argv = sys.argv, ["habitus", *map(str, words)]
-    try:
-        with redirect_stdout(stdout), redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = argv
-    assert (ended.value.code or 0) == status, stdout.getvalue() + stderr.getvalue()
-    return SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +149,6 @@ def test_wrong_calls_end_with_status_2_and_one_paragraph(words: tuple[str, ...],
 
 def test_damaged_and_newer_artefacts_are_refused(place: Path, tmp_path: Path) -> None:
     """A flipped bit in the weights would give vectors that look like vectors."""
-    import shutil
-
     for name in ("damaged", "newer", "torn"):
         shutil.copytree(place / "run" / "model", tmp_path / name)
     file = next((tmp_path / "damaged").rglob("blocks.json"))
@@ -210,9 +195,87 @@ def test_evaluate_several_sets_and_tasks_of_ones_own(place: Path, tmp_path: Path
     assert {"churn", "propensity_category", "propensity_sku"} <= tasks <= set(TASKS)
 
 
+def test_evaluate_sets_with_awkward_names(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set called like a row of the scoreboard would be refused or taken for it, and one named twice judged once in silence."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("random", "random_forest", "there/random_forest"):
+        shutil.copytree(place / "run" / "profiles", tmp_path / name)
+    words = ("random", "random_forest", "there/random_forest", "--log", place / "log", "--tasks", "churn", "-q")
+    done = habitus("evaluate", *words)
+    assert {"./random", "random_forest", "there/random_forest", "random", "plain"} <= {
+        line.split(" ")[0] for line in done.stdout.splitlines()
+    }
+    assert "random): churn" in done.stdout.replace("+0.", "") or "beats chance (random) on churn" in " ".join(done.stdout.split())
+    done = habitus("evaluate", "random_forest", "--log", place / "log", "--tasks", "churn", "-q")
+    assert "random_forest beats chance (random) on churn" in " ".join(done.stdout.split())
+    assert "Memory, not merit: what same adds to new for random_forest" in " ".join(done.stdout.split())
+    for second in ("random_forest", "there/../random_forest/"):
+        assert "named twice" in habitus("evaluate", "random_forest", second, "--log", place / "log", status=2).stderr
+
+
+def test_evaluate_says_what_it_could_not_check(place: Path, tmp_path: Path) -> None:
+    """An entry that has seen the labels, and a run of another log, are judged like any other; nobody must think them checked."""
+    habitus("export", place / "run" / "profiles", "--to", tmp_path / "entry", "--format", "challenge")
+    shown = habitus("evaluate", tmp_path / "entry", "--log", place / "log", "--tasks", "churn", "-q").stdout
+    assert "entry does not state what its vectors have seen" in shown
+    assert "does not state" not in habitus("evaluate", place / "run", "--tasks", "churn", "-q").stdout
+    shutil.copytree(place / "log", tmp_path / "log")
+    said = habitus("evaluate", place / "run", "--log", tmp_path / "log", "--tasks", "churn").stderr
+    assert f"run was made from {place / 'log' / 'log.toml'}, and is judged by what happened in {tmp_path / 'log' / 'log.toml'}." in said
+    assert "was made from" not in habitus("evaluate", place / "run", "--log", place / "log" / "log.toml", "--tasks", "churn").stderr
+
+
+def test_evaluate_own_questions_are_told_from_the_challenges(place: Path, tmp_path: Path) -> None:
+    """Names of tasks strung behind a question make no sentence."""
+    (tmp_path / "tasks.toml").write_text('[[task]]\nname = "again"\nkind = "presence"\namong = "buy"\n')
+    words = ("evaluate", place / "run", "-q", "--tasks")
+    assert "(churn)? Your own questions: again." in " ".join(habitus(*words, f"churn,{tmp_path / 'tasks.toml'}").stdout.split())
+    assert "(the end not included). Your own questions: again." in " ".join(habitus(*words, tmp_path / "tasks.toml").stdout.split())
+
+
+def test_evaluate_takes_the_window_and_the_log_from_the_run(place: Path, tmp_path: Path) -> None:
+    """Vectors as of another date than the default's would be refused, or judged by other weeks; and a mark be turned upside down."""
+    habitus("run", place / "stats.toml", place / "log", "--out", tmp_path / "run", "--window", "7d", "-q")
+    rows = json.loads(habitus("evaluate", tmp_path / "run", "--tasks", "churn", "--json", "-", "-q").stdout)
+    assert {row["cutoff"][:10] for row in rows} == {"2024-04-16"}
+    shown = habitus("evaluate", tmp_path / "run", "--tasks", "churn", "-q").stdout.splitlines()
+    random = next(line for line in shown if line.startswith("random "))
+    assert "▼" in random and "▲" not in random  # plain counts see who has stopped, and chance does not
+
+
+def test_evaluate_poison_status_and_tolerance(place: Path, tmp_path: Path) -> None:
+    """A script reads the status; and where the check allows a difference, it must be possible to allow it."""
+    out = tmp_path / "run"
+    shutil.copytree(place / "run", out)
+    assert "No vector moves" in habitus("evaluate", out, "--poison", "-q").stdout
+    honest = Profiles.open(out / "profiles")
+    matrix = honest.matrix.copy()
+    matrix[3, 1] += np.float32(5e-6)
+    replace(honest, matrix=matrix).save(out / "profiles", overwrite=True)
+    assert "--tolerance 1e-05" in habitus("evaluate", out, "--poison", "-q", status=1).stdout
+    assert json.loads(habitus("evaluate", out, "--poison", "-q", "--tolerance", "1e-5", "--json", "-").stdout)["passed"] is True
+
+
+def test_interrupted_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops a night's work must learn that it is not lost; scripts read 130."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("habitus.recipe.shipped", stop)
+    assert "interrupted; `run` goes on with --resume" in habitus("recipes", status=130).stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--only-encode",), "--only-encode says something beside --poison only"),
+        (("--tolerance", "0"), "--tolerance says something beside --poison only"),
+        (("--models", "refitted"), "--models says something beside --cutoffs only"),
+        (("--poison", "--tasks", "churn", "--window", "7d"), "so --tasks, --window would say nothing; leave them out"),
+        (("--poison", "--cutoffs", "2"), "each take one RUN, and not both"),
+        (("--json", "{tmp}"), "is a folder; name a file in it"),
+        (("--json", "{tmp}/none/scores.json"), "there is no folder"),
         (("--tasks", ","), "tasks: none is named"),
         (("--tasks", "chrun"), "no task 'chrun'; known tasks are churn"),
         (("--tasks", "gone.toml"), "gone.toml: cannot be read as a TOML file of tasks"),
@@ -220,9 +283,10 @@ def test_evaluate_several_sets_and_tasks_of_ones_own(place: Path, tmp_path: Path
         (("--seeds", "1,1"), "seeds: different whole numbers"),
     ],
 )
-def test_evaluate_refuses_what_it_cannot_ask(place: Path, words: tuple[str, ...], message: str) -> None:
+def test_evaluate_refuses_what_it_cannot_ask(place: Path, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     """A slip would be judged by something else, or end in a traceback."""
-    assert message in habitus("evaluate", place / "run", "--log", place / "log", *words, status=2).stderr
+    given = [word.format(tmp=tmp_path) for word in words]
+    assert message in habitus("evaluate", place / "run", "--log", place / "log", *given, status=2).stderr
 
 
 def test_run_takes_the_judge_from_the_command_line(place: Path, tmp_path: Path) -> None:

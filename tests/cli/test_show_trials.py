@@ -28,10 +28,10 @@ def test_poisoned_that_passes_says_what_was_proved(capsys: pytest.CaptureFixture
     text = shown(capsys)
     assert "No vector moves when only the future changes: 2,464 users × 433 columns, refitted and re-encoded from a log" in text
     assert "123,456 events from 2017-12-05 on were given other values, times and users, or dropped; largest difference 0." in text
-    assert "Not checked, for they have no time: property table 'products'" in text and "Only encoding" not in text
+    assert "Not poisoned, so not checked: property table 'products'" in text and "Only encoding" not in text
     show_trials.poisoned(replace(PASSED, refitted=False, tolerance=1e-5, largest=3e-7, unchecked=()))
     text = shown(capsys)
-    assert "largest difference 3e-07 (tolerance 1e-05)." in text and "Only encoding was checked" in text and "Not checked" not in text
+    assert "largest difference 3e-07 (tolerance 1e-05)." in text and "Only encoding was checked" in text and "Not poisoned" not in text
 
 
 def test_poisoned_that_fails_names_the_blocks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +54,7 @@ def test_poisoned_rounding_is_told_from_a_leak(capsys: pytest.CaptureFixture[str
     for largest, cause, little in ((1e-5, "unlike", True), (1.1e-5, "unlike", False), (1e-7, "future", False)):
         show_trials.poisoned(replace(PASSED, moved=(Moved("gru", 5, 32, largest, cause),)))  # type: ignore[arg-type]
         text = shown(capsys)
-        assert ("allow it (tolerance 1e-05)" in text, "Do not trust" in text) == (little, not little), (largest, cause)
+        assert ("allow it (--tolerance 1e-05)" in text, "Do not trust" in text) == (little, not little), (largest, cause)
 
 
 @pytest.fixture(scope="module")

@@ -120,3 +120,65 @@ def test_table_without_time_is_named(copy):
     pq.write_table(pa.table({"client_id": [1]}), copy / "validation_target.parquet")
     with pytest.raises(LogError, match=r"validation_target.parquet: cannot be read as a target table"):
         challenge_witness(copy, log())
+
+
+def test_frequent_or_recent_buyers_are_asked_of_the_log(copy):
+    """Wrong if the active clients, who bought at any time, are taken for those of the last days."""
+    found = challenge_witness(copy, log())
+    cut = found.split.train_start
+    assert found.users("product_buy", since=cut - DAY, until=cut, at_least=1).tolist() == []
+
+
+@pytest.mark.parametrize(("table", "text"), [(TABLES[1], "2022-11-24 23:59:55"), (TABLES[0], "2022-11-25 00:00:00")])
+def test_a_purchase_beyond_its_window_is_refused(copy, table, text):
+    """Wrong if a purchase at the very edge lies in one table's window and in the other's file."""
+    found = pq.read_table(copy / table)
+    times = found["timestamp"].to_pylist()
+    times[0] = text if isinstance(times[0], str) else type(times[0]).fromisoformat(text)
+    at = found.column_names.index("timestamp")
+    pq.write_table(found.set_column(at, "timestamp", pa.array(times)), copy / table)
+    with pytest.raises(LogError, match="not cut into windows of 14 days"):
+        challenge_witness(copy, log())
+
+
+@pytest.mark.parametrize(
+    ("values", "popularity", "message"),
+    [
+        ([3, 3], [0.5, 0.5], "different values, at least one, are needed; received 2, 1 different"),
+        ([], [], "received 0, 0 different"),
+        ([[3, 7]], [[0.5, 0.5]], "a single row"),
+        ([3, 7], [0.5], "popularity_propensity_sku.npy: a number ≥ 0 for each of the 2 values"),
+        ([3, 7], [0.0, 0.0], "not all of them 0"),
+        ([3, 7], [np.nan, 1.0], "a number ≥ 0"),
+        ([3, 7], [-1.0, 2.0], "a number ≥ 0"),
+        ([3, 7], ["a", "b"], "a number ≥ 0"),
+    ],
+)
+def test_values_that_cannot_be_asked_for_are_refused(copy, values, popularity, message):
+    """Wrong if a damaged file of target values ends in a traceback, or a value that is there twice gets a label that nobody has."""
+    np.save(copy / "propensity_sku.npy", np.array(values))
+    np.save(copy / "popularity_propensity_sku.npy", np.array(popularity))
+    with pytest.raises(LogError, match=message):
+        challenge_witness(copy, log())
+
+
+def test_whole_numbers_stay_whole(copy):
+    """Wrong if ids beyond 2**53 blur because some skus are missing, unsigned ids meet nobody, or a row without a user has one."""
+    found = pq.read_table(copy / TABLES[1])
+    n, most = found.num_rows, 2**63 - 1
+    table = {
+        "client_id": pa.array([most - i for i in range(n)], pa.uint64()),
+        "timestamp": found["timestamp"],
+        "sku": [most] + [None] * (n - 1),
+    }
+    pq.write_table(pa.table(table), copy / TABLES[1])
+    early = pq.read_table(copy / TABLES[0])
+    pq.write_table(
+        early.set_column(early.column_names.index("client_id"), "client_id", early["client_id"].cast(pa.uint64())), copy / TABLES[0]
+    )
+    purchases = challenge_witness(copy, log()).purchases
+    assert purchases.user.dtype == np.int64 and purchases.user[-n:].tolist() == [most - i for i in range(n)]
+    assert purchases.values["sku"][-n:].tolist() == [most] + [None] * (n - 1)
+    pq.write_table(pa.table({**table, "client_id": [None] * n}), copy / TABLES[1])
+    with pytest.raises(LogError, match=f"validation_target.parquet: client_id is missing in {n} rows"):
+        challenge_witness(copy, log())

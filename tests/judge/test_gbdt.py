@@ -174,3 +174,21 @@ def test_a_missing_extra_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'habitus\[gbdt\]'"):
         named_probe("gbdt")
+
+
+def test_tasks_that_share_a_data_set_leave_nothing_in_it():
+    """Wrong if one task's start stays in the data set: LightGBM writes the next one's, of more labels, beyond its memory, and crashes."""
+    vectors, labels = _crossed(300)
+    many = np.random.default_rng(1).random((300, 40)) < 0.3
+    datasets = []
+
+    class Noticed(lightgbm.Dataset):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            datasets.append(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lightgbm, "Dataset", Noticed)
+        found = [each for _, each in SMALL.outputs(vectors, [_task(labels), _task(many)], np.arange(200), np.arange(200, 300), seed=0)]
+    assert len(datasets) == 2 and all(one.get_init_score() is None for one in datasets)
+    np.testing.assert_array_equal(found[1], _only(SMALL, vectors, many, np.arange(200), np.arange(200, 300)))

@@ -12,7 +12,7 @@ from habitus.errors import ProfilesError, RecipeError
 from habitus.judge.challenge import ChallengeProbe
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.probes import LinearProbe
-from habitus.judge.targets import DAY, Split, Targets
+from habitus.judge.targets import DAY, Split, Targets, TaskLabels
 from habitus.judge.tasks import TASKS, Task
 from habitus.judge.witness import EventRows, InMemory
 from habitus.profiles import Profiles
@@ -362,3 +362,61 @@ def test_an_entry_is_trained_in_the_order_in_which_it_lists_its_users():
     for scored_on in ("unseen", "protocol"):  # folds of users are the same, so a ridge, for which order is nothing, scores alike
         ours, theirs = (board.row("a", "propensity_sku", scored_on).score for board in (plain, entry))
         assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_a_task_that_concerns_nobody_judged_is_skipped():
+    """Wrong if a task without users, or with one answer for all in the validation window only, stops the others."""
+    targets, taste, _ = _world()
+    churn = targets.tasks["churn"]
+    nobody = replace(churn, positions=churn.positions[:0], train=churn.train[:0], validation=churn.validation[:0])
+    settled = replace(churn, validation=np.zeros_like(churn.validation))
+    for task, reason in ((nobody, "0 of the users judged belong to it"), (settled, "the same labels in the validation window")):
+        board = judge({"taste": taste}, replace(targets, tasks={**targets.tasks, "churn": task}), resamples=2)
+        assert reason in board.skipped["churn"] and {row.task for row in board.rows} == {"propensity_sku"}
+
+
+@pytest.mark.parametrize(("probe", "folds", "fewest"), [("linear", 2, 10), ("linear", 5, 10), ("gbdt", 5, 13), ("gbdt", 2, 20)])
+def test_a_task_with_fewer_users_than_the_probe_needs_is_skipped(probe, folds, fewest):
+    """Wrong if a fold leaves the probe too few users to learn from, and its error ends all judging, or one is skipped in vain."""
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    for n in (fewest - 1, fewest):
+        labels = [rng.permutation(np.arange(n) % 2 == 0)[:, None] for _ in range(2)]
+        targets = Targets(np.arange(n), SPLIT, {"churn": TaskLabels(TASKS["churn"], np.arange(n), *labels)})
+        board = judge({"a": random_profiles(targets.users, 3, 0, until=SPLIT.train_start)}, targets, probe=probe, folds=folds, resamples=2)
+        assert ("churn" in board.skipped) == (n < fewest)
+        assert n == fewest or f"at least {fewest} are needed" in board.skipped["churn"]
+
+
+def test_seeds_choose_the_folds():
+    """Wrong if several seeds are the same folds again, or the users learnt from in the protocol depend on them."""
+    targets, taste, _ = _world()
+    one, two = (judge({"taste": taste}, targets, seeds=[seed], probe=LinearProbe(penalties=(1.0,)), resamples=2) for seed in (4, 5))
+    assert one.row("taste", "churn").score != two.row("taste", "churn").score
+    assert one.row("taste", "churn", "protocol").score == two.row("taste", "churn", "protocol").score
+
+
+def test_stated_labels_of_everyone_are_no_protocol_of_their_neighbours():
+    """Wrong if labels of a table that concern the same users as a task of windows are scored on the users they were told of."""
+    targets, taste, _ = _world()
+    stated = np.arange(400)[:, None] % 3 == 0
+    plan = TaskLabels(PLAN, np.arange(400), stated, stated)
+    board = judge({"taste": taste}, replace(targets, tasks={**targets.tasks, "plan": plan}), resamples=2)
+    ways = {task: {row.scored_on for row in board.rows if row.task == task} for task in ("propensity_sku", "plan")}
+    assert ways == {"propensity_sku": {"protocol", "unseen"}, "plan": {"unseen"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seeds": []}, r"seeds: one whole number from 0 up is needed at least; received \[\]"), ({"seeds": [-1]}, r"received \[-1\]"),
+        ({"seeds": [0.5]}, "seeds"), ({"folds": 1}, "folds: a whole number of at least 2 is needed; received 1"),
+        ({"folds": 2.5}, "received 2.5"), ({"resamples": -1}, "resamples: a whole number of at least 0 is needed; received -1"),
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(settings, message):
+    """Wrong if a slip in a number ends in a traceback, or in an error that does not name it; no resamples at all are allowed."""
+    targets, taste, _ = _world(100)
+    with pytest.raises(ProfilesError, match=message):
+        judge({"taste": taste}, targets, **settings)
+    assert judge({"taste": taste}, targets, resamples=0).rows[0].low is None

@@ -210,3 +210,12 @@ def test_unfit_arguments_are_refused():
     with pytest.raises(InputError, match="not all 0"):
         metrics.novelty(np.zeros((1, 2)), np.zeros(2))
     metrics.novelty(np.zeros((1, 2)), np.array([0.0, 1.0]))  # just inside
+
+
+def test_linear_terms_count_the_negatives_drawn(monkeypatch):
+    """Wrong if the negatives of a draw are taken to be all users that it did not draw as positives, however many it drew."""
+    monkeypatch.setattr(metrics, "LINEARISED", 10)
+    labels, scores = _labels_and_scores(5, n=100, n_labels=2)
+    weights = np.random.default_rng(0).integers(0, 4, (100, 3))
+    pairs = metrics.resampled_concordance(labels, scores, weights)[1]
+    assert pairs.tolist() == [[float(w[has].sum() * w[~has].sum()) for has in labels.T] for w in weights.T]

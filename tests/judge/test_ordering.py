@@ -135,6 +135,8 @@ def test_rare_labels_do_not_choose():
     items = replace(targets.tasks["propensity_sku"], train=np.hstack([targets.tasks["propensity_sku"].train, rare]))
     found = best_order(profiles, replace(targets, tasks={**targets.tasks, "propensity_sku": items}))
     assert found == best_order(profiles, targets) and found.blocks[0] != "d"
+    common = replace(items, train=np.hstack([targets.tasks["propensity_sku"].train, ~rare]))  # as rare are those who have it not
+    assert best_order(profiles, replace(targets, tasks={**targets.tasks, "propensity_sku": common})) == found
     rarely = replace(targets, tasks={"propensity_sku": replace(items, train=rare)})
     assert best_order(profiles, rarely).blocks[0] == "d"
 
@@ -147,6 +149,7 @@ def test_users_are_matched_by_id():
     fewer = replace(targets, users=np.arange(40, 300), tasks=rows)
     assert best_order(profiles, shifted) == best_order(profiles.select(np.arange(40, 300)), fewer)
     few = best_order(profiles, targets, most_users=200, seed=3)
+    assert few.scores != best_order(profiles.select(np.arange(200)), targets, seed=3).scores  # drawn, not the first
     assert few.users == 200 and few == best_order(profiles, targets, most_users=200, seed=3)
     assert few.scores != best_order(profiles, targets, most_users=200, seed=4).scores
 

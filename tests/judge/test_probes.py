@@ -223,3 +223,11 @@ def test_the_linear_judge_loads_no_torch():
     """Wrong if judging with the linear probe waits for torch or LightGBM, or needs them."""
     code = "import sys, habitus.judge.leaderboard; sys.exit(bool({'torch', 'polars', 'lightgbm'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_rounding_of_a_constant_is_no_unit():
+    """Wrong if what float64 makes of the mean of equal float32 numbers is taken for their deviation, and blown up."""
+    labels = np.full((1001, 1), 0.1, np.float32)
+    labels[::2] = np.nextafter(labels[0, 0], np.float32(1))
+    assert probes.Unit.of(labels, np.arange(1001)).scale.tolist() == [1.0]
+    assert probes.Unit.of(np.float32([[1.0], [1.01]]), np.arange(2)).scale == pytest.approx(0.005, rel=1e-4)

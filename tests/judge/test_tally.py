@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import r2_score
 
 from habitus.judge import metrics, tally
 from habitus.judge.probes import LinearProbe
-from habitus.judge.tally import Tally, draws_of_users
+from habitus.judge.tally import NumberTally, Tally, draws_of_users
 from habitus.judge.targets import TaskLabels
-from habitus.judge.tasks import TASKS
+from habitus.judge.tasks import TASKS, Task
 
 PROBE = LinearProbe()
 
@@ -69,3 +71,18 @@ def test_a_resample_without_positives_is_left_out_of_the_mean():
     found = Tally(task, draws)
     found.add(np.arange(3), np.array([[9, 0], [0, 9], [1, 1]], np.float32), PROBE)
     assert found.figures()["auroc"].tolist() == pytest.approx([1, 1, np.nan], nan_ok=True)
+
+
+def test_a_draw_of_numbers_is_the_metrics_of_the_users_it_drew():
+    """Wrong if numbers are scored by the window learnt from, or an interval is not that of users physically drawn again."""
+    rng = np.random.default_rng(3)
+    train, validation = rng.random((2, 150, 1)).astype(np.float32)
+    outputs = (validation + rng.random((150, 1))).round(1).astype(np.float32)
+    draws = draws_of_users(150, 4)
+    found = NumberTally(TaskLabels(Task("spend", "value", field="price"), np.arange(150), train, validation), draws)
+    found.add(np.arange(150), outputs, PROBE)
+    figures = found.figures()
+    for b in range(5):
+        drawn = np.repeat(np.arange(150), draws[:, b].astype(int))
+        assert figures["spearman"][b] == pytest.approx(spearmanr(validation[drawn, 0], outputs[drawn, 0]).statistic)
+        assert figures["r2"][b] == pytest.approx(r2_score(validation[drawn, 0], outputs[drawn, 0]), rel=1e-5)

@@ -62,8 +62,10 @@ def test_windows_are_whole_days_back_from_the_last_target_event(last):
 def test_windows_need_a_day():
     """Wrong if a window without a day is taken, or one of a single day refused."""
     assert Split.from_last(0, 1) == Split(-DAY, 0, DAY)
-    with pytest.raises(RecipeError, match="received 0 days"):
-        Split.from_last(0, 0)
+    assert moment(Split.from_last(0, 100_000).train_start).startswith("1422-")
+    for days in (0, 100_001):
+        with pytest.raises(RecipeError, match=f"received {days} days"):
+            Split.from_last(0, days)
     with pytest.raises(RecipeError, match="is needed"):
         Split(0, 0, DAY)
 
@@ -259,3 +261,67 @@ def test_unfit_columns_and_ids_are_refused():
         Targets.of(np.array([1, 1]), SPLIT, witness)
     with pytest.raises(ProfilesError, match="give both one type"):
         Targets.of(np.array(["1", "2"]), SPLIT, witness)
+
+
+def test_earlier_windows_lie_whole_windows_before():
+    """Wrong if the third cut-off back is the second, or windows overlap."""
+    assert SPLIT.earlier(2) == Split(6 * DAY, 8 * DAY, 10 * DAY) and SPLIT.earlier(0) == SPLIT
+
+
+def test_classes_are_the_most_frequent_but_of_two_the_rarer():
+    """Wrong if `top` leaves out a frequent class, or of two classes the commoner is asked for."""
+    assert _stated("plan", top=2).tasks["plan"].values.tolist() == ["a", "b"]
+    assert _stated("tier", top=1).tasks["tier"].values.tolist() == [1]
+
+
+def test_stated_labels_stay_the_same_array_for_fewer_users():
+    """Wrong if labels of a table would be scored on the users they were learnt from, for two copies are two windows."""
+    fewer = _stated("plan").tasks["plan"].of_users(np.array([1, 4]))
+    assert len(fewer.positions) == 2 and fewer.train is fewer.validation
+
+
+def _prices(price, **settings):
+    """The price task's labels of one user per event, all events in the train window."""
+    task = replace(TASKS["propensity_price"], **settings)
+    witness = told(np.arange(len(price)), np.full(len(price), 10 * DAY), price=price)
+    return Targets.of(np.arange(len(price)), SPLIT, witness, [task]).tasks["propensity_price"]
+
+
+def test_a_bucket_holds_its_lower_edge_and_nothing_absent():
+    """Wrong if a price on an edge falls into the bucket below, an absent one into the dearest, or as many prices as buckets are cut."""
+    labels = _prices([1.0, 2.0, 3.0, 4.0, np.nan], top=2)
+    assert labels.values.tolist() == [2.0, 1.0] and labels.popularity.tolist() == [0.75, 0.25]
+    by_value = dict(zip(labels.values.tolist(), labels.train.T.tolist(), strict=True))
+    assert by_value == {1.0: [True, False, False, False, False], 2.0: [False, True, True, True, False]}
+    assert sorted(_prices([1.0, 1.0, 1.0, 2.0], top=2).values.tolist()) == [1.0, 2.0]
+
+
+def test_prices_laid_down_are_not_cut():
+    """Wrong if the organiser's prices are looked for among the edges of buckets."""
+
+    class LaidDown(InMemory):
+        def chosen(self, task):
+            return np.array([7, 3]), np.array([0.6, 0.4])
+
+    rows = told(np.arange(10), np.full(10, 10 * DAY), price=np.arange(10.0)).rows_of
+    task = replace(TASKS["propensity_price"], top=2)
+    labels = Targets.of(np.arange(10), SPLIT, LaidDown(rows, ROLES, ["price"]), [task]).tasks["propensity_price"]
+    assert np.argwhere(labels.train).tolist() == [[3, 1], [7, 0]]
+
+
+def test_logarithms_keep_the_sign():
+    """Wrong if what was paid back counts as paid."""
+    witness = told([0, 1, 1], np.full(3, 10 * DAY), price=[-3.0, 2.0, 5.0])
+    spend = Targets.of(np.arange(3), SPLIT, witness, [Task("spend", "value", field="price", log1p=True)]).tasks["spend"]
+    np.testing.assert_allclose(spend.train[:, 0], [-np.log(4), np.log(8), 0], rtol=1e-6)
+
+
+def test_numbers_too_large_to_predict_are_refused():
+    """Wrong if an infinite label, or a sum that float32 cannot hold, ends in a traceback of the probe."""
+    for price in ([3e38, 3e38], [1e30]):
+        witness = told(np.zeros(len(price), int), np.full(len(price), 10 * DAY), price=price)
+        with pytest.raises(LogError, match=r"'spend': numbers must lie within .*mend the field 'price'"):
+            Targets.of(np.arange(2), SPLIT, witness, [Task("spend", "value", field="price")])
+    table = {"age": (np.arange(3), np.array([1.0, np.inf, 3.0]))}
+    with pytest.raises(LogError, match=r"'age': numbers must lie within .*inf was found; mend t.csv"):
+        Targets.of(np.arange(3), SPLIT, told([0], [DAY], tables=table), [Task("age", "labels", path="t.csv", column="age")])

@@ -99,3 +99,30 @@ def test_among_has_whole_numbers():
 def test_numbers_are_cut_unless_only_new_ones_count():
     """Wrong if new prices are asked for by bucket: a bucket is never new."""
     assert TASKS["propensity_price"].buckets and not replace(TASKS["propensity_price"], new=True).buckets
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": 5}, "name: must be up to 64"), ({"event": None}, "event: must be the name"),
+        ({"among": "buy"}, "among: must be an Among"),
+        ({"field": 3}, "field: must be"), ({"new": "yes"}, "new: must be true or false"), ({"path": 5}, "path: must be a path"),
+    ],
+)  # fmt: skip
+def test_settings_of_another_type_are_refused(settings, message):
+    """Wrong if a slip in Python ends in a traceback far from it."""
+    with pytest.raises(RecipeError, match=message):
+        Task(**{"name": "a", "kind": "absence", **settings})
+
+
+def test_what_among_is_made_of_is_checked():
+    """Wrong if a number of days is taken for text, or so many days that no time lies so far back."""
+    for wrong in ({"event": 5}, {"within": 30}, {"within": "9999999d"}):
+        with pytest.raises(RecipeError, match="must be"):
+            Among(**wrong)
+    assert Among(within="999999d").days == 999_999
+
+
+def test_a_path_may_be_text():
+    """Wrong if a path written as text is told from one made as a Path only when the table is opened."""
+    assert Task("age", "labels", path="t.csv", column="age").path == Path("t.csv")

@@ -77,6 +77,24 @@ def test_poisoned_future_belongs_to_others(tmp_path: Path, engine: str) -> None:
     assert sorted(event_rows(alone, runs, "buy", [])[USER].tolist()) == [1, 2]
 
 
+@pytest.mark.parametrize("users", [3, 4, 7])
+def test_poisoned_future_is_taken_from_every_second_user(engine: str, users: int) -> None:
+    """One bit per user, whether there will be an event at all, is churn's label; it would stay if the same users had a future."""
+    ids = np.arange(users) * 5
+    days = ["2022-07-01", "2022-07-20", "2022-07-25", "2022-08-02"]
+    hours = [f"{day} {hour:02d}:00" for hour in range(users) for day in days]  # which tell whose event it was
+    frame = pl.DataFrame({"u": np.repeat(ids, 4), "t": hours})
+    log, runs = EventLog.from_frames({"one": frame}, user="u", time="t").poisoned(CUT), engine_named(engine)
+    assert users_with(log, runs, "one", since=CUT).tolist() == ids[::2].tolist()
+    assert users_with(log, runs, "one", until=CUT).tolist() == ids.tolist()
+    found = event_rows(log, runs, "one", [], since=CUT)
+    hour = (found[TIME] // 3_600_000_000 - 7) % 24
+    assert (found[USER] != ids[hour]).all()
+    assert len(found[USER]) == 3 * users - users * sum(
+        (np.datetime64(day) - np.datetime64("2022-07-20")).astype(int) % 3 == 1 for day in days[1:]
+    )
+
+
 def test_poisoned_nothing_of_it_is_in_the_timelines(tmp_path: Path, engine: str) -> None:
     """A marker among the values before the cut would be a spoilt past; one that is not among those of the whole log, no poison."""
     log, runs = log_of(tmp_path, "parquet"), engine_named(engine)

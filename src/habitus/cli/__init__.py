@@ -4,6 +4,8 @@ import sys
 
 from habitus.errors import HabitusError
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line. Errors raised on purpose end as one paragraph on stderr and their exit status."""
@@ -17,6 +19,8 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written to
         sys.stderr.write(f"habitus: {error.filename or 'the file system'}: {error.strerror or error}; what was complete before still is.\n")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("habitus: interrupted; `habitus run` goes on with --resume.\n")
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, SystemExit) as ended:  # Typer makes an exit with status 130 of the former
+        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
+            raise
+        sys.stderr.write("habitus: interrupted; `run` goes on with --resume, `evaluate --cutoffs` when it is called again.\n")
+        raise SystemExit(_INTERRUPTED) from None

@@ -54,7 +54,9 @@ def check_call(folders: Sequence[Path], poison: bool, cutoffs: int | None, given
             raise InputError(f"evaluate: --{name} says something beside --{needed} only; pass both, or neither.")
     idle = [f"--{name}" for name in said if name in ("tasks", "window", "probe", "seeds")]
     if poison and idle:
-        raise InputError(f"evaluate: --poison judges nothing, so {', '.join(idle)} would say nothing; leave it out.")
+        raise InputError(
+            f"evaluate: --poison judges nothing, so {', '.join(idle)} would say nothing; leave {'them' if len(idle) > 1 else 'it'} out."
+        )
 
 
 def evaluate(
@@ -82,6 +84,7 @@ def evaluate(
     )  # fmt: skip
     if not emitted(board.to_json(), json_file):
         scores.scoreboard(board)
+        scores.unstated(sets)
         scores.comparison(board, list(sets))
 
 
@@ -169,8 +172,8 @@ def _labelled(folders: Sequence[Path]) -> dict[str, Path]:
     for path, place in zip(folders, places, strict=True):
         if places.count(place) > 1:
             raise InputError(f"profiles: {path} is named twice; name every set once.")
-        shown = place if str(path) in (COUNTS, RANDOM) else path
-        found[place.name if names.count(place.name) == 1 else str(shown)] = path
+        shown = f"./{path}" if str(path) in (COUNTS, RANDOM) else str(path)
+        found[place.name if names.count(place.name) == 1 else shown] = path
     return found
 
 

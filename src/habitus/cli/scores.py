@@ -11,6 +11,7 @@ from habitus.cli.show import console_of
 
 if TYPE_CHECKING:
     from habitus.judge.leaderboard import Comparison, Row, Scoreboard
+    from habitus.profiles import Profiles
 
 _LONGEST_NAME = 24  # columns, before a member's name is folded
 _TASKS_ABREAST = 3  # in a table; more do not fit where there is no terminal to ask
@@ -59,7 +60,7 @@ def comparison(board: "Scoreboard", sets: Sequence[str]) -> None:
     console.print()
     points = board.borda(sets)
     listed = ", ".join(f"{name} {value:g}" for name, value in points.items())
-    console.print(f"Borda points, one per set beaten on a task ({len(tasks)} tasks): {listed}.")
+    console.print(f"Borda points, one per set beaten on a task ({len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}): {listed}.")
     console.print("Differences on new users, the first set minus the second, with 95 % intervals of the same users drawn for both:")
     for some in _abreast(tasks):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -71,6 +72,14 @@ def comparison(board: "Scoreboard", sets: Sequence[str]) -> None:
             table.add_row(f"{first} − {second}", *(_difference(found.get(task)) for task in some))
         console.print(table)
     console.print(f"{_MARKS['beats']} clearly above, {_MARKS['falls short']} clearly below, unmarked: no clear difference.")
+
+
+def unstated(sets: Mapping[str, "Profiles"]) -> None:
+    """Which sets do not say what they have seen, so that nobody could check that they know nothing of the label windows."""
+    names = [name for name, one in sets.items() if one.until is None or one.model_until is None]
+    if names:
+        what = "do not state what their vectors have" if len(names) > 1 else "does not state what its vectors have"
+        console_of().print(f"\n{', '.join(names)} {what} seen: that nothing of the label windows is in them could not be checked.")
 
 
 def verdicts(board: "Scoreboard", ours: str, theirs: str | None, brief: bool = False) -> list[str]:
@@ -117,8 +126,9 @@ def _tables(console: Console, board: "Scoreboard", names: Sequence[str], tasks: 
 def _against_counts(board: "Scoreboard", names: Sequence[str]) -> dict[tuple[str, str], str]:
     """For every set and task the mark of how it stands to plain counts on users that the probe never saw."""
     from habitus.judge.leaderboard import UNSEEN
+    from habitus.pipeline import COUNTS
 
-    counts = _named(names, "plain counts")
+    counts = _named(names, COUNTS)
     if counts is None:
         return {}
     found = [one for name in names if name != counts for one in board.compare(name, counts)]
@@ -129,11 +139,13 @@ def _setting(board: "Scoreboard", tasks: Sequence[str], facts: Mapping[str, Any]
     from habitus.judge.targets import moment
 
     days = [moment(time)[:10] for time in (board.split.train_start, board.split.validation_start, board.split.end)]
-    asks = [_ASKS.get(task, task) for task in tasks]
+    asks = ", ".join(_ASKS[task] for task in tasks if task in _ASKS)
+    own = ", ".join(task for task in tasks if task not in _ASKS)
+    asked = (f": {asks}?" if asks else ".") + (f" Your own questions: {own}." if own else "")
     lines = [
         f"How well do the vectors predict what {board.users:,} users did next?",
         f"They know events before {days[0]} only. A small model per task learnt from what users did from {days[0]} on, and is "
-        f"scored on what they did from {days[1]} to {days[2]} (the end not included): {', '.join(asks)}?",
+        f"scored on what they did from {days[1]} to {days[2]} (the end not included){asked}",
     ]
     lines += [
         f"{', '.join(names)} {'read' if len(names) > 1 else 'reads'} each user's newest events; {old:,} of {events:,} events are older and "
@@ -141,7 +153,9 @@ def _setting(board: "Scoreboard", tasks: Sequence[str], facts: Mapping[str, Any]
         for (events, old), names in _alike(facts.get("events_left_out", {})).items()
         if old
     ]
-    lines += [f"{name}: {count:,} of its users are in no other set and were not judged." for name, count in board.left_out.items() if count]
+    lines += [
+        f"{name}: {count:,} of its users are not in every set and were not judged." for name, count in board.left_out.items() if count
+    ]
     lines += [f"The task {task} is left out: {reason}." for task, reason in board.skipped.items()]
     lacks = {(name, what): why for name, lacking in facts.get("members_lack", {}).items() for what, why in lacking.items()}
     lines += [
@@ -156,6 +170,8 @@ def _setting(board: "Scoreboard", tasks: Sequence[str], facts: Mapping[str, Any]
 
 
 def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> list[str]:
+    from habitus.pipeline import COUNTS, RANDOM
+
     numbers = [task for task in tasks if board.headline(task) == "spearman"]
     lines = [
         "AUROC: how often a user who did it is ranked above one who did not; 0.5 is guessing, 1 is perfect. ± is half a 95 % interval."
@@ -175,8 +191,8 @@ def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) ->
         )
     lines += ["plain counts: ten counts of events and days, the row to beat. random: vectors that know nothing, as wide as the profile."]
     lines += [*_memory(board, names), ""]
-    lines += verdicts(board, names[0], _named(names, "plain counts"))
-    lines += verdicts(board, names[0], _named(names, "random"), brief=True)
+    lines += verdicts(board, names[0], _named(names, COUNTS))
+    lines += verdicts(board, names[0], _named(names, RANDOM), brief=True)
     left = {row.task: row.labels_left_out for row in board.rows if row.labels_left_out}
     lines += [
         f"{task}: {count} labels that nobody, or everybody, has in a window are left out of the mean." for task, count in left.items()
@@ -186,7 +202,9 @@ def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) ->
 
 def _memory(board: "Scoreboard", names: Sequence[str]) -> list[str]:
     """How much of the protocol's score is the probe's memory of users, which random vectors show as well."""
-    chance = _named(names, "random")
+    from habitus.pipeline import RANDOM
+
+    chance = _named(names, RANDOM)
     if chance is None or chance == names[0]:
         return []
     ours, theirs = board.memory(names[0]), board.memory(chance)
@@ -247,5 +265,5 @@ def _alike(found: Mapping[K, Any]) -> dict[Any, list[K]]:
     return names
 
 
-def _named(names: Sequence[str], start: str) -> str | None:
-    return next((name for name in names if name.startswith(start)), None)
+def _named(names: Sequence[str], name: str) -> str | None:
+    return name if name in names else None

@@ -135,7 +135,8 @@ def _verdicts(found: "Ablation") -> list[str]:
 def _enough(found: "Ablation") -> str:
     total, first, rest = len(found.blocks), found.order.blocks[: found.enough], found.order.blocks[found.enough :]
     if found.enough == total:
-        return f"It takes all {total} blocks to reach the whole's scores: with the last one left out, some task is clearly worse."
+        count = "both" if total == 2 else f"all {total}"
+        return f"It takes {count} blocks to reach the whole's scores: with the last one left out, some task is clearly worse."
     verb = "is" if found.enough == 1 else "are"
     return (
         f"{found.enough} of {total} blocks {verb} enough: {_listed(first)} {verb} nowhere clearly behind the whole profile; "

@@ -73,7 +73,7 @@ def _score(row: "Row | None") -> str:
     if row is None or row.score is None:
         return "–"
     half = "" if row.low is None or row.high is None else f" ±{(row.high - row.low) / 2:.3f}".replace("±0.", "±.")
-    return f"{row.score:.3f}{half}"
+    return f"{row.score:.3f}{half}".replace("-", "−")
 
 
 def _difference(one: tuple[float, float, float] | None) -> str:
@@ -129,7 +129,7 @@ def _above(one: "Row", other: "Row") -> bool:
 
 def _interval(row: "Row") -> str:
     span = "" if row.low is None or row.high is None else f" ({row.low:.3f} to {row.high:.3f})"
-    return f"{row.score:.3f}{span}"
+    return f"{row.score:.3f}{span}".replace("-", "−")
 
 
 def poisoned(found: "PoisonVerdict") -> None:
@@ -173,7 +173,7 @@ def _failed(found: "PoisonVerdict") -> str:
 _REASON = "They have seen more than they claim, or were made from another log, by another version or on another machine."
 _REASON_FOR_LITTLE = (
     f"So little comes of another number of threads, another machine or another version: check where the run was made, as it was "
-    f"made, or allow it (tolerance {_LITTLE:g})."
+    f"made, or allow it (--tolerance {_LITTLE:g})."
 )
 
 
@@ -205,5 +205,5 @@ def _unproved(found: "PoisonVerdict") -> list[str]:
         [] if found.refitted else ["Only encoding was checked; whether the model has learnt from the future, a check with a refit tells."]
     )
     if found.unchecked:
-        lines.append(f"Not checked, for they have no time: {', '.join(found.unchecked)}; what they carry of the future stays in them.")
+        lines.append(f"Not poisoned, so not checked: {', '.join(found.unchecked)}; what they carry of the future stays in them.")
     return lines

@@ -53,6 +53,7 @@ class ChallengeProbe:
     name: str = field(default="challenge", init=False)
     decimals: int | None = field(default=4, init=False)
     numbers: bool = field(default=False, init=False)  # the organiser has no numeric task
+    fewest: int = field(default=2, init=False)  # one to learn from, one to choose the epoch by
 
     def outputs(
         self, vectors: Array, tasks: Sequence[TaskLabels], train: Array, score: Array, *, seed: int, on_reported: bool

@@ -94,7 +94,7 @@ def challenge_witness(folder: str | Path, log: Witness, window_days: int = 14) -
         purchases = EventRows(columns["client_id"], columns["timestamp"], {name: columns[name] for name in _FIELDS if name in columns})
         split = _split(folder, tables[0]["timestamp"], tables[1]["timestamp"], window_days)
     files = sorted(folder.glob("propensity_*.npy"))
-    chosen = {file.stem: (_array(file), _array(folder / f"popularity_{file.name}")) for file in files}
+    chosen = {file.stem: _values(file, folder / f"popularity_{file.name}") for file in files}
     active = _array(folder / _ACTIVE) if (folder / _ACTIVE).is_file() else None
     return ChallengeWitness(log, purchases, active, chosen, split)
 
@@ -121,17 +121,41 @@ def _table(path: Path) -> dict[str, Array]:
         there = pq.read_schema(path).names
         table = pq.read_table(path, columns=[name for name in ("client_id", "timestamp", *_FIELDS) if name in there])
         time = table["timestamp"].cast(pa.timestamp("us")).cast(pa.int64())
-        return {name: table[name].to_numpy() for name in table.column_names} | {
-            "client_id": table["client_id"].to_numpy(),
-            "timestamp": time.to_numpy(),
-        }
+        for name, column in (("client_id", table["client_id"]), ("timestamp", time)):
+            if column.null_count:
+                raise LogError(f"{path}: {name} is missing in {column.null_count} rows; each needs one.")
+        return {name: _column(table[name]) for name in table.column_names} | {"timestamp": time.to_numpy()}
     except (OSError, KeyError, pa.ArrowException) as error:
         raise LogError(f"{path}: cannot be read as a target table with client_id and timestamp ({error}).") from None
+
+
+def _column(column: Any) -> Array:
+    """An Arrow column with whole numbers as int64, or, where some are missing, as objects: as floats, those beyond 2**53 blur."""
+    import pyarrow as pa
+
+    if not pa.types.is_integer(column.type):
+        plain: Array = column.to_numpy()
+        return plain
+    whole = column.cast(pa.int64())
+    return np.array(whole.to_pylist(), object) if whole.null_count else np.asarray(whole.to_numpy())
+
+
+def _values(file: Path, of_popularity: Path) -> tuple[Array, Array]:
+    """Target values, each once, and their popularity."""
+    values, popularity = _array(file), _array(of_popularity)
+    if not len(values) or len(np.unique(values)) < len(values):
+        raise LogError(f"{file}: different values, at least one, are needed; received {len(values)}, {len(np.unique(values))} different.")
+    sound = popularity.shape == values.shape and popularity.dtype.kind in "iuf"
+    if not (sound and np.isfinite(popularity).all() and (popularity >= 0).all() and popularity.sum() > 0):
+        raise LogError(f"{of_popularity}: a number ≥ 0 for each of the {len(values)} values in {file.name} is needed, not all of them 0.")
+    return values.astype(np.int64) if values.dtype.kind == "u" else values, popularity
 
 
 def _array(path: Path) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
-        return array
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise LogError(f"{path}: cannot be read as a NumPy array of numbers or strings ({error}).") from None
+    if array.ndim != 1:
+        raise LogError(f"{path}: a single row of numbers or strings is needed; received an array of shape {array.shape}.")
+    return array

@@ -49,6 +49,7 @@ class GBDTProbe:
     bins: int = 63  # per column
     threads: int = 0  # 0: one per million cells of the vectors to learn from, at most as many as there are processors
     name: str = field(default="gbdt", init=False)
+    fewest: int = field(default=_FEWEST, init=False)
     decimals: int | None = field(default=None, init=False)
     numbers: bool = field(default=True, init=False)
 
@@ -144,7 +145,7 @@ class _Trees:
         n = len(labels)
         share = np.clip(labels.mean(0), 0.5 / n, 1 - 0.5 / n)
         self.start: Array = labels.mean(0) if self.numeric else np.log(share / (1 - share))  # (n_labels)
-        dataset.set_init_score(np.tile(self.start, (n, 1)) if len(self.start) > 1 else np.full(n, self.start[0]))
+        # the start is added here, not told to the data set: one that serves several tasks would write beyond its memory
         self.booster = Booster({**settings, "num_class": len(self.start)}, dataset)
         # a booster on columns that are all constant, or too much so for the smallest leaf, fails at its first round
         self.splittable = any(dataset.feature_num_bin(column) > 1 for column in range(dataset.num_feature()))
@@ -162,6 +163,7 @@ class _Trees:
 
     def _gradient(self, said: Array, dataset: "Dataset") -> tuple[Array, Array]:
         """First and second derivative of the squared error, or of the logistic loss, in what is said so far."""
+        said = said + (self.start if said.ndim > 1 else self.start[0])
         if self.numeric:
             return (said - self.labels.reshape(said.shape)).astype(np.float32), np.ones(said.shape, np.float32)
         share = 1.0 / (1.0 + np.exp(-said))

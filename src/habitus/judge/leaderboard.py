@@ -61,6 +61,10 @@ class Comparison:
         """Whether it "beats" or "falls short", or, where the interval holds 0, "no clear difference"."""
         return "beats" if self.low > 0 else "falls short" if self.high < 0 else "no clear difference"
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON values; None for a figure that could not be had."""
+        return {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in asdict(self).items()}
+
 
 @dataclass(frozen=True)
 class Scoreboard:
@@ -155,13 +159,14 @@ def judge(
 
     Raises ProfilesError if a set's `until` or `model_until` lies after the train window's start, or no user is common to all.
     """
-    if not profile_sets or not seeds or folds < 2:
-        raise ProfilesError("judge: at least one profile set, one seed and two folds are needed.")
+    if not profile_sets:
+        raise ProfilesError("judge: at least one profile set is needed; received none.")
+    _check_numbers(seeds, folds, resamples)
     for name, profiles in profile_sets.items():
         _check_cutoff(name, profiles, targets.split, progress)
     model = named_probe(probe) if isinstance(probe, str) else probe
     common = _common_users(profile_sets, targets)
-    tasks, skipped = _usable(targets, common, max(2 * folds, -(-5 * folds // (folds - 1))), model)
+    tasks, skipped = _usable(targets, common, max(2 * folds, -(-model.fewest * folds // (folds - 1))), model)
     groups = _by_users(tasks)
     _forecast(profile_sets, groups, model, seeds, folds, progress)
     total = len(profile_sets) * len(seeds) * sum(folds + (not _static(task)) for task in tasks)
@@ -190,6 +195,18 @@ def random_profiles(users: Array, dim: int, seed: int, *, until: int | None = No
     matrix = np.random.default_rng(seed).standard_normal((len(users), dim), dtype=np.float32)
     facts = {"kind": "random", "seed": seed}
     return Profiles.single("random", users, matrix, until=until, model_until=until, facts=facts)
+
+
+def _check_numbers(seeds: Sequence[int], folds: int, resamples: int) -> None:
+    if not seeds or not all(_is_count(seed, 0) for seed in seeds):
+        raise ProfilesError(f"judge: seeds: one whole number from 0 up is needed at least; received {list(seeds)}.")
+    for name, least, received in (("folds", 2, folds), ("resamples", 0, resamples)):
+        if not _is_count(received, least):
+            raise ProfilesError(f"judge: {name}: a whole number of at least {least} is needed; received {received!r}.")
+
+
+def _is_count(received: object, least: int) -> bool:
+    return isinstance(received, int | np.integer) and not isinstance(received, bool) and bool(received >= least)
 
 
 def _check_cutoff(name: str, profiles: Profiles, split: Split, progress: Progress) -> None:
@@ -278,7 +295,7 @@ def _usable(targets: Targets, common: Array, fewest: int, probe: Probe) -> tuple
 
 def _varies(labels: Array) -> bool:
     """Whether there is a label on which users differ."""
-    return bool((labels.min(0) != labels.max(0)).any())
+    return len(labels) > 0 and bool((labels.min(0) != labels.max(0)).any())
 
 
 def _by_users(tasks: Sequence[TaskLabels]) -> list[list[TaskLabels]]:
@@ -308,6 +325,7 @@ def _scored(
         for train, score in splits:
             for name, outputs in probe.outputs(vectors, group, train, score, seed=seed, on_reported=scored_on == PROTOCOL):
                 tallies[name].add(score, outputs, probe)
+                del outputs  # before the next task's are made
                 advance()
         yield from ((name, scored_on, tally) for name, tally in tallies.items())
 

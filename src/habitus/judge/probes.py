@@ -47,6 +47,11 @@ class Probe(Protocol):
         """Whether it can learn numeric tasks (float labels); one that cannot is never handed them."""
         ...
 
+    @property
+    def fewest(self) -> int:
+        """How many users it needs to learn from; tasks with fewer are never handed to it."""
+        ...
+
     def outputs(
         self, vectors: Array, tasks: Sequence[TaskLabels], train: Array, score: Array, *, seed: int, on_reported: bool
     ) -> Iterator[tuple[str, Array]]:
@@ -107,6 +112,11 @@ class LinearProbe:
     name: str = field(default="linear", init=False)
     decimals: int | None = field(default=None, init=False)
     numbers: bool = field(default=True, init=False)
+
+    @property
+    def fewest(self) -> int:
+        """One user per fold."""
+        return self.folds
 
     def outputs(
         self, vectors: Array, tasks: Sequence[TaskLabels], train: Array, score: Array, *, seed: int, on_reported: bool = False

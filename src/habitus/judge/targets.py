@@ -19,6 +19,7 @@ from habitus.judge.witness import EventRows, Witness, plain, present
 Array = NDArray[Any]
 
 DAY = 86_400_000_000  # microseconds
+_LARGEST = 1e30  # of a number to be predicted: float32 holds it, and a probe's guess some way beyond it
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -45,8 +46,8 @@ class Split:
     @classmethod
     def from_last(cls, last_target_time: int, window_days: int) -> Self:
         """Windows of `window_days` that end with the day of the last target event (microseconds UTC)."""
-        if window_days < 1:
-            raise RecipeError(f"window: at least one whole day is needed; received {window_days} days.")
+        if not 1 <= window_days <= 100_000:  # two of more begin before any year that can be written
+            raise RecipeError(f"window: from 1 to 100,000 whole days are needed; received {window_days} days.")
         end = (last_target_time // DAY + 1) * DAY
         return cls(end - 2 * window_days * DAY, end - window_days * DAY, end)
 
@@ -201,9 +202,9 @@ class _Labeller:
         assert task.field is not None
         windows = self._both(task.event)
         columns = [window.rows.values[task.field] for window in windows]
-        if self.witness.is_number(task.field) and task.buckets:
-            columns = _in_buckets(columns, task.top)
         chosen = self.witness.chosen(task.name)
+        if chosen is None and self.witness.is_number(task.field) and task.buckets:
+            columns = _in_buckets(columns, task.top)
         values, popularity = chosen if chosen is not None else self._most_frequent(task, columns[0])
         if not len(values):
             new = " that it did not have before" if task.new else ""
@@ -231,7 +232,8 @@ class _Labeller:
         for window in self._both(task.event):
             column = window.rows.values[task.field].astype(np.float64)
             counted = (window.owner >= 0) & np.isfinite(column)
-            total = np.bincount(window.owner[counted], weights=column[counted], minlength=len(self.users))
+            with np.errstate(over="ignore"):
+                total = np.bincount(window.owner[counted], weights=column[counted], minlength=len(self.users))
             sums.append(_as_number(total, task)[:, None])
         return TaskLabels(task, np.arange(len(self.users)), *sums)
 
@@ -256,8 +258,8 @@ class _Labeller:
             number = _as_number(column.astype(np.float64), task)[:, None]
             return TaskLabels(task, at, number, number)
         values, code, counts = np.unique(column, return_inverse=True, return_counts=True)
-        order = np.argsort(-counts, kind="stable")[: task.top]
-        order = order[-1:] if len(values) == 2 else order  # of two classes the rarer one; the other is its contrary
+        order = np.argsort(-counts, kind="stable")
+        order = order[-1:] if len(values) == 2 else order[: task.top]  # of two classes the rarer one; the other is its contrary
         classes = code[:, None] == order[None, :]
         return TaskLabels(task, at, classes, classes, values[order])
 
@@ -265,13 +267,16 @@ class _Labeller:
 def _is_number(task: Task, column: Array) -> bool:
     if task.read_as != "auto":
         if task.read_as == "number" and column.dtype.kind not in "iuf":
-            raise LogError(f"task {task.name!r}: the column {task.column!r} is {column.dtype}, no number; read it as classes.")
+            raise LogError(f"task {task.name!r}: the column {task.column!r} of {task.path} is no number; read it as classes.")
         return task.read_as == "number"
     return column.dtype.kind in "iuf" and len(np.unique(column)) > 2
 
 
 def _as_number(values: Array, task: Task) -> Array:
     values = np.sign(values) * np.log1p(np.abs(values)) if task.log1p else values
+    if not (np.abs(values) < _LARGEST).all():
+        where = f"{task.path}" if task.kind == "labels" else f"the field {task.field!r}"
+        raise LogError(f"task {task.name!r}: numbers must lie within ±{_LARGEST:g}, and {np.abs(values).max():g} was found; mend {where}.")
     return values.astype(np.float32)
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from habitus.errors import RecipeError, is_whole, require, require_one
 
@@ -35,14 +35,22 @@ class Among:
     """Only events of the last so many days before the train window count, as "30d"; None: all."""
 
     def __post_init__(self) -> None:
+        require(isinstance(self.event, str), "event", "the name of an event type", self.event)
         require(is_whole(self.at_least) and self.at_least >= 1, "at_least", "a whole number of at least 1", self.at_least)
         require(self.within is None or self.days is not None, "within", 'a whole number of days, as "30d"', self.within)
 
     @property
     def days(self) -> int | None:
         """`within` in days."""
-        match = re.fullmatch(r"([1-9]\d*)d", self.within or "")
+        match = re.fullmatch(r"([1-9]\d{0,5})d", str(self.within))
         return int(match[1]) if match else None
+
+
+_TYPES: tuple[tuple[str, Any, str], ...] = (
+    ("event", str, "the name of an event type"), ("field", str | None, "the name of a field"), ("among", Among | None, "an Among"),
+    ("path", Path | None, "a path"), ("user", str | None, "a column's name"), ("column", str | None, "a column's name"),
+    ("new", bool, "true or false"), ("log1p", bool, "true or false"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,13 @@ class Task:
     """labels: auto takes texts, booleans, and numbers with two values as classes, other numbers as numbers."""
 
     def __post_init__(self) -> None:
-        named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name)
-        require(named is not None, "name", "up to 64 letters, digits, _, - and .", self.name)
+        path: Any = self.path
+        if isinstance(path, str):
+            object.__setattr__(self, "path", Path(path))
+        named = isinstance(self.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name)
+        require(bool(named), "name", "up to 64 letters, digits, _, - and .", self.name)
+        for each, types, rule in _TYPES:
+            require(isinstance(getattr(self, each), types), each, rule, getattr(self, each))
         require_one(self.kind, "kind", ("absence", "presence", "propensity", "value", "labels"))
         require_one(self.read_as, "read_as", ("auto", "classes", "number"))
         require(is_whole(self.top) and self.top >= 1, "top", "a whole number of at least 1", self.top)

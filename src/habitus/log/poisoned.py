@@ -28,8 +28,9 @@ def spoil(frame: Frame, log: EventLog, event: str, engine: Engine, *, user: str,
     """The rows of an event type with those at or after `log.poisoned_from` spoilt; columns keep their names and types.
 
     Text, whole numbers and numbers become markers of their type, code vectors null; every third day's events are dropped; the
-    others come ten days and seven hours later, each the event of another user of that future (where there is more than one).
-    Columns that begin with an underscore, but for `user` and `time`, stay.
+    others come ten days and seven hours later, each the event of another user of that future (where there is more than one), and
+    every second of these users (where there are more than two) is left without one. Columns that begin with an underscore, but for
+    `user` and `time`, stay.
     """
     assert log.poisoned_from is not None
     since = log.poisoned_from
@@ -41,7 +42,7 @@ def spoil(frame: Frame, log: EventLog, event: str, engine: Engine, *, user: str,
     spoilt = {name: _marker(log, name, frame.collect_schema()[name]) for name in columns if not name.startswith("_")}
     spoilt[time] = nw.col(time) + _LATER
     if len(users) > 1:
-        others = engine.adopt({user: users, _OTHER: np.roll(users, 1)})
+        others = engine.adopt({user: users, _OTHER: _heirs(users)})
         frame, spoilt[user] = frame.join(others, on=user, how="left"), nw.col(_OTHER)
     frame = frame.with_columns(*(nw.when(future).then(new).otherwise(nw.col(name)).alias(name) for name, new in spoilt.items()))
     return frame.select(user, time, *columns)
@@ -52,6 +53,15 @@ def _users(future: Frame, event: str, engine: Engine, user: str) -> Array:
     with reading(f"table {event!r}"):
         users = engine.columns(future.filter(~nw.col(user).is_null()).select(user).unique())[user]
     return np.unique(users.astype(str) if users.dtype == object else users.astype(np.int64))
+
+
+def _heirs(users: Array) -> Array:
+    """For each of these users (two at least) another one; of three or more, every second is nobody's, so that who has a future at
+    all is another matter too."""
+    if len(users) == 2:
+        return users[::-1]
+    every_second = users[::2]
+    return every_second[(np.arange(len(users)) // 2 + 1) % len(every_second)]
 
 
 def _marker(log: EventLog, field: str, dtype: Any) -> nw.Expr:
