@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from habitus.cli.show import console_of
+from habitus.cli.show import console_of, signed
 
 if TYPE_CHECKING:
     from habitus.judge.leaderboard import Comparison, Row, Scoreboard
@@ -96,11 +96,12 @@ def verdicts(board: "Scoreboard", ours: str, theirs: str | None, brief: bool = F
             [f"does not clearly beat chance on {', '.join(missed)}"] if missed else []
         )
         return [f"{ours} {' and '.join(parts)}."]
-    return [
-        f"{one.task}: {ours} {_WORDS[one.verdict]} {theirs}, {one.difference:+.3f} (95 % interval {one.low:+.3f} to {one.high:+.3f})"
-        + (f": {advice}" if (advice := _ADVICE[one.verdict]) else ".")
-        for one in found
-    ]
+    lines = []
+    for one in found:
+        span, advice = f"95 % interval {signed(one.low)} to {signed(one.high)}", _ADVICE[one.verdict]
+        end = f": {advice}" if advice else "."
+        lines.append(f"{one.task}: {ours} {_WORDS[one.verdict]} {theirs}, {signed(one.difference)} ({span}){end}")
+    return lines
 
 
 def _tables(console: Console, board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> None:
@@ -211,7 +212,7 @@ def _memory(board: "Scoreboard", names: Sequence[str]) -> list[str]:
     shown = [task for task in ours if task in theirs and max(ours[task], theirs[task]) >= 0.005]
     if not shown:
         return []
-    gaps = ", ".join(f"{_short(task)} {ours[task]:+.3f} (random {theirs[task]:+.3f})" for task in shown)
+    gaps = ", ".join(f"{_short(task)} {signed(ours[task])} (random {signed(theirs[task])})" for task in shown)
     return [f"Memory, not merit: what same adds to new for {names[0]}, and for random vectors: {gaps}."]
 
 
@@ -238,7 +239,7 @@ def _row(board: "Scoreboard", name: str, task: str, scored_on: str) -> "Row | No
 def _difference(one: "Comparison | None") -> str:
     if one is None:
         return "–"
-    return f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f}) {_MARKS[one.verdict]}"
+    return f"{signed(one.difference)} ({signed(one.low)} to {signed(one.high)}) {_MARKS[one.verdict]}"
 
 
 def _abreast(tasks: Sequence[str]) -> list[Sequence[str]]:

@@ -25,6 +25,11 @@ def console_of() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False, soft_wrap=False)
 
 
+def signed(number: float) -> str:
+    """A difference with its sign, to three places."""
+    return f"{number:+.3f}".replace("-", "−") if round(number, 3) else "0.000"
+
+
 def left_behind(out: Path, page: Path | None) -> None:
     """What a run's folder holds, its report among it or not."""
     console = console_of()

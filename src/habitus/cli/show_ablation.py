@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from habitus.cli.show import console_of
+from habitus.cli.show import console_of, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +111,7 @@ def _verdicts(found: "Ablation") -> list[str]:
     dearest: dict[str, list[str]] = {}
     for block, task, difference in found.carrying:
         if difference <= -_LITTLE:
-            dearest.setdefault(block, []).append(f"{task} {difference:+.3f}".replace("-", "−"))
+            dearest.setdefault(block, []).append(f"{task} {signed(difference)}")
     little = list(dict.fromkeys(block for block, _, _ in found.carrying if block not in dearest))
     better = [row for row in found.of("without").values() if row.gains and (row.difference or 0.0) >= _LITTLE]
     if dearest:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from habitus.cli.show import console_of
+from habitus.cli.show import console_of, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,7 +79,7 @@ def _score(row: "Row | None") -> str:
 def _difference(one: tuple[float, float, float] | None) -> str:
     if one is None:
         return "–"
-    return f"{_signed(one[0])} ±{(one[2] - one[1]) / 2:.3f}".replace("±0.", "±.")
+    return f"{signed(one[0])} ±{(one[2] - one[1]) / 2:.3f}".replace("±0.", "±.")
 
 
 def _meaning(found: "Rolled") -> list[str]:
@@ -111,16 +111,12 @@ def _ages(found: "Rolled", task: str) -> list[str]:
     if found.models == "frozen":
         how = f"the model {first.model_age_days} and {last.model_age_days} days old"
     before, after = counts.get(first.cutoff), counts.get(last.cutoff)
-    theirs = "" if before is None or after is None else f" ({COUNTS} {_signed((after - before) / windows)})"
+    theirs = "" if before is None or after is None else f" ({COUNTS} {signed((after - before) / windows)})"
     apart = _above(one, other) or _above(other, one)
     return [
         f"{task}: {_interval(one)} at {first.cutoff[:10]}, {_interval(other)} at {last.cutoff[:10]}, {how}: "
-        f"{_signed((other.score - one.score) / windows)} per window{theirs}; the two intervals {'lie apart' if apart else 'overlap'}."
+        f"{signed((other.score - one.score) / windows)} per window{theirs}; the two intervals {'lie apart' if apart else 'overlap'}."
     ]
-
-
-def _signed(number: float) -> str:
-    return f"{number:+.3f}".replace("-", "−") if round(number, 3) else "0.000"
 
 
 def _above(one: "Row", other: "Row") -> bool:
