@@ -92,5 +92,6 @@ def listener(quiet: bool) -> Listener:
 def _line(title: str, done: int, unit: str, seconds: float, note: str) -> str:
     if seconds < _WORTH_A_LINE:
         return ""
-    rate = f", {done:,} {unit}, {done / seconds:,.0f} {unit}/s" if done else ""
+    rate = f", {done:,} {unit}" if done else ""
+    rate += f", {done / seconds:,.0f} {unit}/s" if done >= seconds else ""
     return f"{title}: {seconds:.1f} s{rate}" + (f" ({note})" if note else "")
