@@ -16,7 +16,6 @@ import numpy as np
 from habitus.encoders.base import encoder_class
 from habitus.feeding import feedable
 from habitus.judge.leaderboard import judge
-from habitus.judge.targets import Split
 from habitus.judge.tasks import named_tasks
 from habitus.log.build import build
 from habitus.log.engine import engine_named
@@ -24,8 +23,8 @@ from habitus.log.sources import open_log
 from habitus.log.tables import user_is_text
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
-from habitus.pipeline import survey, targets_of
-from habitus.recipe import Recipe, window_days
+from habitus.pipeline import cut_of, survey, targets_of
+from habitus.recipe import Recipe
 
 TASKS = ("churn", "propensity_category", "propensity_sku")
 
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     asked = parser.parse_args()
     recipe, log, engine = Recipe.named(asked.recipe), open_log(asked.log), engine_named("polars")
-    split = Split.from_last(survey(log, engine).last_target, window_days(asked.window or recipe.split.window))
+    witness, split = cut_of(log, engine, survey(log, engine), asked.window or recipe.split.window)
     before = split.train_start
     users = None if log.relevant_users is None else ids_like(read_users(log.relevant_users), user_is_text(log, engine))
     users = build(log, fit_vocabulary(log, until=before, engine=engine, only=()), until=before, users=users, engine=engine).users
@@ -48,7 +47,7 @@ def main() -> None:
     for learned in (half, ~half):
         vocabulary = fit_vocabulary(log, until=before, users=users[learned], engine=engine)
         fits.append([build(log, vocabulary, until=before, users=users[some], engine=engine) for some in (learned, ~half)])
-    targets = targets_of(log, engine, split, users[~half], named_tasks(TASKS))
+    targets = targets_of(witness, split, users[~half], named_tasks(TASKS))
     tasks = list(targets.tasks)
     sys.stdout.write("| member | " + " | ".join(f"{task} as a stranger / learned from / difference" for task in tasks) + " |\n")
     for member in feedable(recipe, log)[0]:

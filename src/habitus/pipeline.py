@@ -45,6 +45,7 @@ from habitus.witness import LogWitness, witness_of
 
 Array = NDArray[Any]
 
+_LIBRARIES = ("numpy", "polars", "narwhals", "scikit-learn", "torch", "implicit")  # on which vectors and scores depend
 WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"  # rows of the scoreboard
 
 
@@ -179,7 +180,9 @@ def run(
         progress=progress,
     )  # fmt: skip
     facts = {
-        "habitus": version("habitus"), "python": platform.python_version(), "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "habitus": version("habitus"), "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES}, "device": options.device,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": {**fitting.seconds, "all": round(clock.perf_counter() - begin, 2)}, "seed": options.seed, "engine": engine.name,
         "log": log.source, "recipe": recipe.as_dict(), "split": {name: moment(time) for name, time in asdict(split).items()},
         "rows": found.counts(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,

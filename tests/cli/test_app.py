@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from habitus.errors import InputError
 from habitus.judge.tasks import TASKS
 from habitus.profiles import Profiles
 from shop_helper import habitus
@@ -295,3 +296,16 @@ def test_run_takes_the_judge_from_the_command_line(place: Path, tmp_path: Path) 
     assert {row["task"] for row in json.loads(said)} <= {"conversion"}
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["recipe"]["judge"]["tasks"] == ["conversion"] and facts["peak_memory_mb"] > 50
+
+
+def test_run_stands_where_its_report_cannot_be_written(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of work would end in status 2, before a score was shown, for a page that can be made again in seconds."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise InputError("no room for the page")
+
+    monkeypatch.setattr("habitus.report.write", fails)
+    done = habitus("run", place / "stats.toml", place / "log", "--out", tmp_path / "run")
+    assert "its report is not: no room for the page" in done.stderr and "plain counts" in done.stdout
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert {"numpy", "torch", "polars"} <= facts["libraries"].keys() and facts["comparisons"]

@@ -5,15 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from habitus.artefact import ABLATION, CUTOFFS
 from habitus.errors import InputError, MissingExtraError, ProfilesError
+from habitus.report import page as page_module
 from habitus.report import write
+from habitus.report.gather import open_run
 from report_helper import user_id
 
 
@@ -24,7 +29,8 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text, self.styles, self.scripts, self._in = "", "", [], ""
-        self.feed(path.read_text(encoding="utf-8"))
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
@@ -139,9 +145,95 @@ def test_page_shows_an_ablation_and_other_dates(copy: Path, page: Page) -> None:
     (without,) = [s["data"][0] for s in specs if s["data"][0].get("name") == "change in AUROC"]
     assert without["x"] == [-0.2, 0.01]
     assert without["marker"]["color"] == ["@c1", "@muted"]  # the second holds nought
+    assert without["marker"]["symbol"] == ["circle", "circle-open"]
     lines = [s for s in specs if s["layout"]["xaxis"].get("title", {}).get("text") == "cut-off"]
     assert len(lines) == 2
     assert lines[0]["data"][0]["x"] == ["2024-01-20", scores[0]["cutoff"][:10]]
+    assert {trace["name"]: trace["line"]["color"] for trace in lines[0]["data"]} == {
+        "profile": "@c0", "plain counts": "@c1", "random": "@muted",
+    }  # fmt: skip
+    assert "fitted anew for every date (refitted)" in found.text
+    assert "(frozen)" not in found.text
+
+
+def test_page_says_whose_models_are_frozen(copy: Path) -> None:
+    """Whether a falling line means an old model or a hard month depends on this word."""
+    scores = json.loads((copy / "scores.json").read_text())
+    (copy / CUTOFFS).write_text(json.dumps([{**row, "models": "frozen"} for row in scores]))
+    text = Page(write(copy)).text
+    assert "fitted once, before the first date" in text
+    assert "(refitted)" not in text
+
+
+def test_page_of_scores_on_the_probes_own_users_says_so(copy: Path) -> None:
+    """A lead that may be memory must not pass for merit; and what could not be scored is said, not drawn."""
+    scores = json.loads((copy / "scores.json").read_text())
+    seen = [row for row in scores if row["scored_on"] == "protocol" and row["task"] == "churn"]
+    none = [{**row, "score": None, "low": None, "high": None} for row in scores if row["task"] != "churn"]
+    (copy / "scores.json").write_text(json.dumps(seen + none))
+    text = Page(write(copy)).text
+    assert "On churn the small model was scored on the very users it learned from" in text
+    assert "users that the small model never saw" not in text
+    assert "Not scored against plain counts." in text
+    assert "No score could be had." in text
+
+
+def test_page_of_no_scores_claims_no_test(copy: Path) -> None:
+    """Nothing was learned from these profiles, and nothing tested."""
+    (copy / "scores.json").write_text("[]")
+    text = Page(write(copy)).text
+    assert "not yet judged" in text
+    assert "A small model then learned" not in text
+
+
+def test_page_of_what_a_table_states_speaks_of_no_future(copy: Path) -> None:
+    """An age is not foretold, and is not learned from a window."""
+    facts = json.loads((copy / "run.json").read_text())
+    own = {"name": "age", "kind": "labels", "event": "@target", "table": "people.csv", "column": "age_group"}
+    facts["recipe"] = {**facts["recipe"], "own_tasks": [own]}
+    scores = [row for row in json.loads((copy / "scores.json").read_text()) if row["task"] == "churn" and row["scored_on"] == "unseen"]
+    run = replace(open_run(copy), scores=[{**row, "task": "age"} for row in scores])
+    said = page_module._who(replace(run, finished=replace(run.finished, facts=facts)))
+    assert "learned what a table states of some users, and was tested on others" in said
+    assert "the future" not in said
+
+
+def test_page_headings_leave_out_no_level(page: Page) -> None:
+    """A screen reader jumps from heading to heading, and a hole in their order reads as a missing part."""
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(deeper - level <= 1 for level, deeper in pairwise(levels))
+
+
+def test_page_heads_every_column(page: Page) -> None:
+    """A column without a name is read out as nothing."""
+    empty = re.findall(r"<th scope=\"col\"[^>]*></th>", page.source)
+    assert empty == []
+
+
+def test_page_figures_are_those_of_the_scores(page: Page, finished: tuple[Path, Any]) -> None:
+    """Every row of scores.json, found again in the chart of its task by its place."""
+    scores = json.loads((finished[0] / "scores.json").read_text())
+    drawn = [spec for spec in page.json("figures").values() if any("protocol" in trace.get("name", "") for trace in spec["data"])]
+    tasks = list(dict.fromkeys(row["task"] for row in scores))
+    assert len(drawn) == len(tasks)
+    for task, spec in zip(tasks, drawn, strict=True):
+        names = spec["layout"]["yaxis"]["ticktext"]
+        for trace in spec["data"]:
+            on = "protocol" if "protocol" in trace["name"] else "unseen"
+            found = {names[round(y)]: x for x, y in zip(trace["x"], trace["y"], strict=True)}
+            wanted = {
+                row["profiles"]: round(row["score"], 4) for row in scores
+                if (row["task"], row["scored_on"], row["metric"]) == (task, on, "auroc") and row["score"] is not None
+            }  # fmt: skip
+            assert found == wanted
+            low = dict(zip(found, np.subtract(trace["x"], trace["error_x"]["arrayminus"]), strict=True))
+            high = dict(zip(found, np.add(trace["x"], trace["error_x"]["array"]), strict=True))
+            for row in scores:
+                if (row["task"], row["scored_on"], row["metric"]) == (task, on, "auroc") and row["score"] is not None:
+                    assert high[row["profiles"]] == pytest.approx(row["high"], abs=2e-4)
+                    assert low[row["profiles"]] == pytest.approx(row["low"], abs=2e-4)
 
 
 def test_figures_are_plotlys(page: Page) -> None:
@@ -174,6 +266,9 @@ def test_write_replaces_its_own_page_and_refuses_a_folder(copy: Path, tmp_path: 
     """Written again after an ablation; and a typing error must not cost the time of a report."""
     assert write(copy) == write(copy) == copy / "report.html"
     assert not list(copy.glob("*.part"))
+    (tmp_path / "in the way.html.part").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write(copy, tmp_path / "in the way.html")
     for place in (tmp_path, tmp_path / "no" / "folder.html"):
         with pytest.raises(InputError, match="name a file"):
             write(copy, place)

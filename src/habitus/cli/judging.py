@@ -121,13 +121,16 @@ def poison(folder: Path, log: Path | None, only_encode: bool, tolerance: float, 
 
 
 def reported(out: Path, device: str, progress: "Progress") -> Path | None:
-    """Write a run's report, or nothing where Plotly is not installed; the page."""
-    from habitus.errors import MissingExtraError
+    """Write a run's report; the page. None where Plotly is not installed, or it cannot be written: the run itself stands."""
+    from habitus.errors import HabitusError, MissingExtraError
     from habitus.report import write
 
     try:
         return write(out, device=device, progress=progress)
     except MissingExtraError:
+        return None
+    except HabitusError as error:
+        progress.say(f"The run is finished, its report is not: {error}")
         return None
 
 

@@ -51,11 +51,19 @@ def write(
         seen = people.closely(found.model, found.profiles, found.timelines, rows, people.best_memory(encoders), device)
         advance(1, note="the page")
         text = page.page(found, portrait.portrait(found.timelines), rebuilt, where, seen, plotly)
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
+        _replace(target, text)
         advance(1)
     return target
+
+
+def _replace(target: Path, text: str) -> None:
+    """Write the page in one step, so that a reader never opens half of one."""
+    temporary = target.with_name(target.name + ".part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        raise InputError(f"out: {target} cannot be written ({error.strerror}); name a file elsewhere with --out.") from None
 
 
 def _plotly() -> str:

@@ -50,11 +50,20 @@ def scoreboard(rows: Sequence[Row], task: str) -> Figure:
         if marks:
             colors = [_color_of(mark.name) for mark in marks] if scored_on == UNSEEN else ["@muted"] * len(marks)
             data.append(_dots(marks, names, title, symbol, offset, colors))
+    ends = [
+        end
+        for row in rows
+        if (row["task"], row["metric"]) == (task, metric)
+        for end in (row["low"], row["high"], row["score"])
+        if end is not None
+    ]
     lines = [(CHANCE[metric], "chance")] if metric in CHANCE else []
     counts = best_of(rows, COUNTS, task)
     lines += [(counts["score"], "plain counts")] if counts else []
     said = "; ".join(f"{name} {number(row['score'])}" for name in names if (row := best_of(rows, name, task)))
-    return Figure(data, _rows_layout(names, METRICS.get(metric, metric), lines), f"{task}, {metric}: {said}.")
+    return Figure(
+        data, _rows_layout(names, METRICS.get(metric, metric), lines, span=np.ptp(ends) if ends else 0.0), f"{task}, {metric}: {said}."
+    )
 
 
 def differences(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure:
@@ -64,7 +73,8 @@ def differences(rows: Sequence[Row], title: str, names: Sequence[str]) -> Figure
         for name, row in zip(names, rows, strict=True) if row["difference"] is not None
     ]  # fmt: skip
     colors = ["@muted" if m.low is None or m.high is None or m.low <= 0 <= m.high else "@c0" if m.score > 0 else "@c1" for m in marks]
-    data = [_dots(marks, names, title, "circle", 0.0, colors, sign=True)]
+    symbols = ["circle-open" if color == "@muted" else "circle" for color in colors]  # never color alone
+    data = [_dots(marks, names, title, symbols, 0.0, colors, sign=True)]
     said = "; ".join(f"{mark.name} {number(mark.score, sign=True)} ({interval(mark.low, mark.high, sign=True)})" for mark in marks)
     return Figure(data, _rows_layout(names, title, [(0.0, "")]), f"{title}: {said}.")
 
@@ -91,9 +101,10 @@ def ageing(rows: Sequence[Row], task: str, scored_on: str) -> Figure:
         line = [row for row in line if row["score"] is not None]
         title = f"{name} ({models})" if models and len({m for n, m in keys if n == name}) > 1 else name
         place = keys.index((name, models))
+        color = _color_of(name) if name in (WHOLE, COUNTS, RANDOM) else COLORS[place % len(COLORS)]
         data.append({
-            **_line(title, place), "x": [str(row["cutoff"])[:10] for row in line], "y": plain(row["score"] for row in line),
-            "error_y": _whiskers([Mark(name, row["score"], row["low"], row["high"]) for row in line], _color_of(name) or COLORS[place]),
+            **_line(title, place, color), "x": [str(row["cutoff"])[:10] for row in line], "y": plain(row["score"] for row in line),
+            "error_y": _whiskers([Mark(name, row["score"], row["low"], row["high"]) for row in line], color),
             "hovertemplate": "%{x|%-d %b %Y}: %{y:.3f}",
         })  # fmt: skip
         said.append(f"{title}: " + ", ".join(f"{str(row['cutoff'])[:10]} {number(row['score'])}" for row in line))
@@ -225,8 +236,8 @@ def _color_of(name: str) -> str:
     return {WHOLE: "@c0", COUNTS: "@c1", RANDOM: "@muted"}.get(name, "@c2")
 
 
-def _line(title: str, place: int) -> dict[str, Any]:
-    color = COLORS[place % len(COLORS)]
+def _line(title: str, place: int, color: str = "") -> dict[str, Any]:
+    color = color or COLORS[place % len(COLORS)]
     return {
         "type": "scatter", "mode": "lines+markers", "name": title,
         "line": {"color": color, "dash": DASHES[place % len(DASHES)], "width": 2},
@@ -235,8 +246,8 @@ def _line(title: str, place: int) -> dict[str, Any]:
 
 
 def _dots(
-    marks: Sequence[Mark], names: Sequence[str], title: str, symbol: str, offset: float, colors: Sequence[str], *, sign: bool = False,
-    lines: bool = False,
+    marks: Sequence[Mark], names: Sequence[str], title: str, symbol: str | Sequence[str], offset: float, colors: Sequence[str], *,
+    sign: bool = False, lines: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Points on the rows of `names`, the first on top, with whiskers."""
     row = {name: len(names) - 1 - i for i, name in enumerate(names)}
@@ -272,8 +283,13 @@ def _whiskers(marks: Sequence[Mark], color: str) -> dict[str, Any]:
     }
 
 
-def _rows_layout(names: Sequence[str], title: str, lines: Sequence[tuple[float, str]], legend: bool = False) -> dict[str, Any]:
-    """A row per name, and dotted upright lines with their names on top. With a `legend`, it stands there instead."""
+def _rows_layout(
+    names: Sequence[str], title: str, lines: Sequence[tuple[float, str]], legend: bool = False, span: float = 0.0
+) -> dict[str, Any]:  # fmt: skip
+    """A row per name, and dotted upright lines with their names on top. With a `legend`, it stands there instead.
+
+    `span`: from the least to the most that is drawn; the names of two lines nearer than a quarter of it turn away from each other.
+    """
     top = 26 if any(text for _, text in lines) else 8
     layout = _layout(_ROW * len(names) + top + (110 if legend else 58))
     layout["margin"]["t"] = top
@@ -286,10 +302,17 @@ def _rows_layout(names: Sequence[str], title: str, lines: Sequence[tuple[float, 
         for x, _ in lines
     ]  # fmt: skip
     layout["annotations"] = [
-        {"x": x, "yref": "paper", "y": 1, "yanchor": "bottom", "text": text, "showarrow": False, "font": {"color": "@muted", "size": 11}}
+        {"x": x, "yref": "paper", "y": 1, "yanchor": "bottom", "text": text, "showarrow": False, "font": {"color": "@muted", "size": 11},
+         "xanchor": _away(x, [other for other, _ in lines if other != x], span / 4)}
         for x, text in lines if text
     ]  # fmt: skip
     return layout
+
+
+def _away(x: float, others: Sequence[float], near: float) -> str:
+    """Which end of a name stands at `x`: the one that turns it away from a neighbour."""
+    close = [other for other in others if abs(other - x) < near]
+    return "center" if not close else "right" if x < close[0] else "left"
 
 
 def _axis(title: str) -> dict[str, Any]:
@@ -300,5 +323,6 @@ def _layout(height: int) -> dict[str, Any]:
     """What all figures share; the page's script adds the theme."""
     return {
         "height": height, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}, "hovermode": "closest", "dragmode": False,
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left",
+                   "itemwidth": 42},  # room for the longest dash
     }  # fmt: skip

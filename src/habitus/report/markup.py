@@ -121,7 +121,7 @@ def interval(low: float | None, high: float | None, digits: int = 3, sign: bool 
 def seconds(value: float) -> str:
     """A duration as people say it: "12 s", "3 min 20 s", "2 h 5 min"."""
     if value < 0.05:
-        return "no time"
+        return "under 0.1 s"
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)

@@ -29,7 +29,7 @@ from habitus.report.markup import (
 from habitus.report.portrait import Portrait
 from habitus.report.reconstruction import Rebuilt
 from habitus.report.scores import Gap, best_of, gap, tasks_of
-from habitus.report.tasks import question_of, title_of
+from habitus.report.tasks import kind_of, question_of, title_of
 from habitus.report.users import Closely, UserMap
 
 _VERDICTS = {
@@ -85,7 +85,7 @@ def headline(run: Run, contents: Html) -> Html:
     ]  # fmt: skip
     cards = [_card(run, task, gaps[task]) for task in tasks]
     return tag(
-        "header", tag("p", f"{facts['recipe'].get('name', '')} · {facts.get('log', '')}", class_="eyebrow"),
+        "header", tag("p", f"{facts['recipe'].get('name', '')} · {_log_name(run)}", class_="eyebrow"),
         tag("h1", _verdict_in_a_line(gaps)),
         tag("p", _who(run), class_="summary"),
         tag("ul", *(tag("li", tag("b", value), tag("span", text)) for value, text in strip), class_="facts"),
@@ -109,14 +109,21 @@ def _verdict_in_a_line(gaps: Mapping[str, Gap | None]) -> str:
 
 
 def _who(run: Run) -> str:
-    """The setting in three sentences."""
+    """The setting in a few sentences."""
     split = {key: str(run.facts["split"].get(key, ""))[:10] for key in ("train_start", "validation_start", "end")}
     first, middle, end = (_day(split[key]) for key in split)
-    return (
-        f"Habitus read what {count(run.facts['users'])} users did before {first} and made one vector of numbers, a profile, of each. "
-        f"A small model then learned to read the future off these profiles, from what the users did until {middle}, and was tested on "
-        f"what they did from then until {end}. The profiles themselves know nothing from {first} on."
-    )
+    users = f"{count(run.facts['users'])} user{'s' if run.facts['users'] != 1 else ''}"
+    said = [f"Habitus read what {users} did before {first} and made one vector of numbers, a profile, of each."]
+    told = {task for task in tasks_of(run.scores) if kind_of(task, run.facts["recipe"]) == "labels"}
+    if len(told) < len(tasks_of(run.scores)):
+        said.append(
+            "A small model then learned to read the future off these profiles, from what the users did until "
+            f"{middle}, and was tested on what they did from then until {end}."
+        )
+    if told:
+        which = f"On {len(told)} of the questions ({', '.join(sorted(told))}) it" if len(said) > 1 else "A small model"
+        said.append(f"{which} learned what a table states of some users, and was tested on others.")
+    return " ".join([*said, f"The profiles themselves know nothing from {first} on."])
 
 
 def _day(iso: str) -> str:
@@ -132,14 +139,14 @@ def _card(run: Run, task: str, found: Gap | None) -> Html:
     """A task's verdict, in words a manager understands."""
     ours, theirs, chance = (best_of(run.scores, name, task) for name in (WHOLE, COUNTS, RANDOM))
     if ours is None or theirs is None or found is None:
-        return tag("article", tag("h3", title_of(task)), tag("p", "Not scored against plain counts."), class_="card")
+        return tag("article", tag("h2", title_of(task)), tag("p", "Not scored against plain counts."), class_="card")
     name, sign, words = _VERDICTS[found.verdict]
     asked = question_of(task, run.facts["recipe"])
     if ours["metric"] == "auroc":
-        text = (
-            f"The question: {asked}. Of two users, one for whom it comes true and one for whom it does not, the right one is "
-            "pointed out in so many of 100 cases:"
-        )
+        pair = "of whom it is true and one of whom it is not" if kind_of(task, run.facts["recipe"]) == "labels" else (
+            "for whom it comes true and one for whom it does not"
+        )  # fmt: skip
+        text = f"The question: {asked}. Of two users, one {pair}, the right one is pointed out in so many of 100 cases:"
         size = f"{number(found.difference * 100, 1, sign=True)} cases in 100"
         span = f"{number(found.low * 100, 1, sign=True)} to {number(found.high * 100, 1, sign=True)}"
     else:
@@ -147,13 +154,13 @@ def _card(run: Run, task: str, found: Gap | None) -> Html:
         size, span = number(found.difference, 3, sign=True), f"{number(found.low, 3, sign=True)} to {number(found.high, 3, sign=True)}"
     verdict = tag("p", tag("span", f"{sign} {words}", class_="verdict"), f": {size} (95 % interval {span}).")
     bars = [(title, row["score"]) for title, row in (("profile", ours), ("plain counts", theirs), ("random", chance)) if row is not None]
-    return tag("article", tag("h3", title_of(task)), verdict, tag("p", text), _bars(bars), class_=f"card {name}")
+    return tag("article", tag("h2", title_of(task)), verdict, tag("p", text), _bars(bars), class_=f"card {name}")
 
 
 def _bars(scores: Sequence[tuple[str, float]]) -> Html:
     """Scores out of 100 as bars."""
     return tag("dl", *(
-        join(tag("dt", name), tag("dd", tag("i", style=f"width:{max(score, 0) * 100:.1f}%"), tag("b", f"{score * 100:.0f}")))
+        join(tag("dt", name), tag("dd", tag("i", style=f"width:{max(score, 0) * 100:.1f}%"), tag("b", number(round(score * 100) + 0.0, 0))))
         for name, score in scores
     ), class_="bars")  # fmt: skip
 
@@ -166,6 +173,11 @@ def _how_sure(run: Run, gaps: Mapping[str, Gap | None]) -> Html:
     rows = [best_of(run.scores, WHOLE, task) for task in gaps]
     if all(row is None or row["scored_on"] == UNSEEN for row in rows):
         text += " All of it is on users that the small model never saw."
+    elif remembered := [task for task, row in zip(gaps, rows, strict=True) if row is not None and row["scored_on"] != UNSEEN]:
+        text += (
+            f" On {', '.join(remembered)} the small model was scored on the very users it learned from: a part of these figures is "
+            "its memory of them, not the profile's merit."
+        )
     if any(one is not None and not one.paired for one in gaps.values()):
         text += " The intervals of differences are put together from both scores' own, which makes them rather too wide than too narrow."
     return tag("p", text, class_="small")
@@ -174,11 +186,16 @@ def _how_sure(run: Run, gaps: Mapping[str, Gap | None]) -> Html:
 def provenance(run: Run) -> Html:
     """All that is needed to know what this is, and to make it again."""
     facts = run.facts
-    lead = "What was run, on what, with which settings: enough to do it again and get the same vectors."
+    lead = (
+        "What was run, on what, with which settings: enough to do it again, and to get the same vectors on the same machine with the "
+        "same libraries."
+    )
     peak = facts.get("peak_memory_mb")
     known = {
         "Log": facts.get("log"), "Recipe": facts["recipe"].get("name"), "Seed": facts.get("seed"), "Finished": facts.get("finished"),
-        "Habitus": facts.get("habitus"), "Python": facts.get("python"), "Table engine": facts.get("engine"),
+        "Habitus": facts.get("habitus"), "Python": facts.get("python"),
+        "Libraries": ", ".join(f"{name} {found}" for name, found in facts.get("libraries", {}).items()) or None,
+        "Table engine": facts.get("engine"), "Device asked for": facts.get("device"),
         "Cut-off (train window starts)": facts["split"].get("train_start"),
         "Validation window starts": facts["split"].get("validation_start"), "Validation window ends": facts["split"].get("end"),
         "Users with a vector that knows something": f"{count(facts.get('known', facts['users']))} of {count(facts['users'])}",
@@ -193,7 +210,7 @@ def provenance(run: Run) -> Html:
     beyond = [[name, count(total), count(gone), percent(gone / total if total else 0.0, 1)]
               for name, (total, gone) in facts.get("events_left_out", {}).items()]  # fmt: skip
     return section(
-        "provenance", "Where this comes from", lead, table(["", ""], rows, "The run"), _left_out(run),
+        "provenance", "Where this comes from", lead, table(["what", "value"], rows, "The run"), _left_out(run),
         folded("How long each part took", table(["part", "time"], times, f"{seconds(facts['seconds'].get('all', 0))} in all", (1,))),
         folded("Events older than an encoder reads", table(["encoder", "events", "not read", "share"], beyond, "Events", (1, 2, 3)))
         if beyond else "",

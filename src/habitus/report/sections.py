@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from habitus.judge.leaderboard import PROTOCOL, UNSEEN
-from habitus.pipeline import WHOLE
+from habitus.pipeline import RANDOM, WHOLE
 from habitus.report import figures
 from habitus.report.album import Album
 from habitus.report.gather import Row, Run
@@ -40,6 +40,7 @@ KINDS = {
     "text": "the meaning of the texts a user met, by a language model",
     "external": "vectors that were brought along",
 }
+WORTH_NAMING = 0.005  # a smaller gain by memory is none
 _KEY = (
     ("●", "c0", "the whole profile, on users the probe never saw"), ("●", "c2", "one block of it"), ("●", "c1", "ten plain counts"),
     ("●", "mu", "random vectors"), ("◇", "mu", "the same by the challenge's protocol"),
@@ -56,14 +57,20 @@ def scoreboard(run: Run, album: Album) -> Html:
         return section("scores", "Scoreboard", lead, tag("p", "No task could be scored; see the last part for the reasons."))
     key = tag("ul", *(tag("li", tag("i", sign, class_=color), f" {text}") for sign, color, text in _KEY), class_="key")
     charts = [
-        album.add(figures.scoreboard(run.scores, task), title=title_of(task), data=_scores_table(run.scores, task))
+        album.add(
+            figures.scoreboard(run.scores, task),
+            title=title_of(task),
+            caption=_counted(run.scores, task),
+            data=_scores_table(run.scores, task),
+        )
         for task in tasks_of(run.scores)
     ]
     how = folded(
         "How this was measured",
         paragraphs(
             f"A small model, the probe ({run.scores[0]['probe']}), reads the vectors. It learns from what users did in the first "
-            "window after the cut-off, and is scored on the second.",
+            "window after the cut-off, and is scored on the second. Where a table states the answer (a user's age, say), there are no "
+            "windows: it learns from some users and is scored on others.",
             "“Never saw”: the users are dealt into folds, and each is scored by a probe that learned from the others. The challenge's "
             "protocol scores the very users that the probe learned from; a wide vector then gains by telling users apart, as the row "
             "of random vectors shows. Trust the filled circles.",
@@ -73,6 +80,26 @@ def scoreboard(run: Run, album: Album) -> Html:
         ),
     )
     return section("scores", "Scoreboard", lead, key, tag("div", *charts, class_="multiples"), how)
+
+
+def _counted(rows: Sequence[Row], task: str) -> str:
+    """Who a task was scored on, which labels were left out, and how much of the protocol's score is memory."""
+    metric = headline(rows, task)
+    best = best_of(rows, WHOLE, task)
+    if best is None:
+        return "No score could be had."
+    left, seeds = best.get("labels_left_out") or 0, best.get("seeds") or ()
+    said = f"{count(best['users'])} users" if "users" in best else ""
+    said += f"; {count(left)} label{'s' if left != 1 else ''} left out, which none or all of them have" if left else ""
+    said += f"; mean over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    gained = [
+        row["score"] - fresh["score"] for name in (WHOLE, RANDOM)
+        if (row := find(rows, name, task, PROTOCOL, metric)) and (fresh := find(rows, name, task, UNSEEN, metric))
+    ]  # fmt: skip
+    if len(gained) == 2 and max(gained) >= WORTH_NAMING:
+        ours, theirs = (number(gain, sign=True) for gain in gained)
+        said += f". Memory, not merit: knowing its users already adds {ours} to the profile's score, {theirs} to that of random vectors"
+    return f"{said}." if said else ""
 
 
 def _scores_table(rows: Sequence[Row], task: str) -> Html:
@@ -140,9 +167,10 @@ def _ablated(rows: Sequence[Row], album: Album) -> list[Html]:
     found: list[Html] = []
     for kind, title, caption in (
         ("without", "Left out",
-         "The profile's score without a block minus its score with it. Left of 0: the block is missed. Grey: may be chance."),
+         "The profile's score without a block minus its score with it. Left of 0: the block is missed. Hollow: may be chance."),
         ("added", "Added in the best order",
-         "Blocks join one by one, the one that helps most first. Where the line turns flat, more is not better."),
+         "Blocks join one by one, first the one that helps most over all questions together; on a single one the line may turn back. "
+         "Where it turns flat, more is not better."),
     ):  # fmt: skip
         charts = [chart for task in tasks_of(rows) if (chart := _ablation_chart(rows, kind, task, album)) is not None]
         if charts:
@@ -185,7 +213,10 @@ def _ageing(rows: Sequence[Row], album: Album) -> Html:
         ]  # fmt: skip
         shown = table(["vectors", "cut-off", "models", metric, "95 % interval"], body, task, (3, 4))
         charts.append(album.add(figures.ageing(rows, task, scored_on), title=title_of(task), data=shown))
+    models = {str(row.get("models", "")) for row in rows}
     lead = "The same questions asked at several cut-offs: a line that falls shows vectors that foretell less at that date."
+    lead += " The encoders were fitted once, before the first date, and only encode at the others (frozen)." if models == {"frozen"} else ""
+    lead += " The encoders were fitted anew for every date (refitted)." if models == {"refitted"} else ""
     return join(tag("h3", "At other dates"), tag("p", lead, class_="lead"), tag("div", *charts, class_="multiples"))
 
 
@@ -243,9 +274,10 @@ def reconstruction(run: Run, rebuilt: Sequence[Rebuilt], album: Album) -> Html:
     parts: list[Html] = []
     for one in rebuilt:
         measured = run.members.get(one.encoder, {}).get("reconstruction", {})
-        caption = (
-            f"Measured on {count(measured['users'])} users the encoder had not learned from. " if "users" in measured else ""
-        ) + "A field is remembered if its circle lies right of the upright stroke, the share that the commonest value alone would reach."
+        caption = (f"Measured on {count(measured['users'])} users the encoder had not learned from. " if "users" in measured else "") + (
+            "A field is remembered if its circle lies right of the upright stroke, the share that the commonest value alone would reach "
+            "(in the sample)."
+        )
         charts = [album.add(figures.fields_rebuilt(measured, one), title="By field", caption=caption, data=_fields_table(measured, one))]
         for newest, title in ((True, "Back from the newest event"), (False, "On from the first event read")):
             charts.append(album.add(figures.positions_rebuilt(one, newest), title=title, data=_positions_table(one, newest)))
@@ -303,7 +335,7 @@ def portrait(run: Run, found: Portrait, album: Album) -> Html:
     hours = album.add(
         figures.hours(found),
         title="Hours of the week",
-        data=table(["", *map(str, range(24))], by_hour, "Events by hour (UTC)", range(1, 25)),
+        data=table(["day", *map(str, range(24))], by_hour, "Events by hour (UTC)", range(1, 25)),
     )
     return section("log", "The log's portrait", lead, time, tag("div", per_user, hours, class_="multiples"), _rows_table(run))
 

@@ -16,13 +16,18 @@ _KINDS = {
     "presence": "which users will have a {event} in the window",
     "propensity": "which values of {field} a user's {event} will have",
     "value": "what the {field} of a user's {event} will add up to",
-    "labels": "what a table states of users as {column}",
+    "labels": "which {column} a table states for a user",
 }
 
 
 def title_of(task: str) -> str:
     """A task's name for a heading, as "Who stops (churn)"."""
     return f"{_WORDS[task][0]} ({task})" if task in _WORDS else task.replace("_", " ")
+
+
+def kind_of(task: str, recipe: Mapping[str, Any]) -> str:
+    """The kind of one's own task; "" for the challenge's."""
+    return next((str(own.get("kind", "")) for own in recipe.get("own_tasks") or () if own.get("name") == task), "")
 
 
 def question_of(task: str, recipe: Mapping[str, Any]) -> str:
