@@ -1,0 +1,69 @@
+"""This project's encoder in the shape of the reference's, ready to train or to encode without having been fitted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from benchmarks.reference.model import LARGE, SMALL
+from benchmarks.reference.tables import KEEP
+from habitus.encoders.gru_autoencoder import GRUAutoencoder, GRUAutoencoderSettings
+from habitus.log.timelines import Timelines
+from habitus.nn.autoencoder import SequenceAutoencoder
+from habitus.nn.batches import Column, Sequences, columns_of
+from habitus.nn.training import derived, seeded
+from habitus.progress import SILENT, Progress
+
+
+def settings_like(shape_name: str, precision: str = "float32", **changes: Any) -> GRUAutoencoderSettings:
+    """The reference's shape in this project's words."""
+    shape = SMALL if shape_name == "small" else LARGE
+    given = {
+        "fields": shape.fields, "keep": KEEP, "embedding": shape.embedding, "join": shape.join, "hidden": shape.hidden,
+        "layers": shape.layers, "dropout": shape.dropout, "max_length": shape.max_length, "batch_users": shape.batch,
+        "learning_rate": shape.learning_rate, "precision": precision,
+    }  # fmt: skip
+    return GRUAutoencoderSettings(**(given | changes))
+
+
+@dataclass
+class Ours:
+    """An encoder and what it reads."""
+
+    timelines: Timelines
+    encoder: GRUAutoencoder
+    sequences: Sequences
+    model: SequenceAutoencoder
+    precision: str
+    progress: Progress = SILENT
+
+    @classmethod
+    def of(
+        cls, folder: Path, shape_name: str, precision: str = "float32", seed: int = 0, timelines: Timelines | None = None,
+        settings: GRUAutoencoderSettings | None = None,
+    ) -> Self:  # fmt: skip
+        """Untrained, over the timelines in `folder`. Looks into the encoder, as a fit would train it first."""
+        lines = Timelines.open(folder, verify=False) if timelines is None else timelines
+        encoder = GRUAutoencoder(settings or settings_like(shape_name, precision))
+        encoder._columns = columns_of(lines, encoder.settings.fields, encoder.settings.keep)
+        with seeded(derived(seed, 0)):
+            encoder._model = encoder._new_model()
+        return cls(lines, encoder, encoder._sequences(lines), encoder._model, precision)
+
+    @property
+    def settings(self) -> GRUAutoencoderSettings:
+        return self.encoder.settings
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.sequences.columns
+
+    @property
+    def width(self) -> int:
+        return self.model.embedding.width
+
+    def encode(self, timelines: Timelines) -> Any:
+        """Vectors of users who all have events. bfloat16 is asked for by autocast, as long as `encode` has no setting for it."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.encoder._encode(timelines, device="cpu")[0]

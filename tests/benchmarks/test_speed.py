@@ -1,0 +1,39 @@
+"""The table is of what was measured."""
+
+import pytest
+
+from benchmarks.speed import COMPARISONS, TARGETS, Comparison, rows_of, table
+
+
+def turn(seconds: float, **more: float) -> dict[str, float]:
+    """What a process says."""
+    return {"seconds": seconds, "events": 100, "peak_mib": 50.0} | more
+
+
+def test_rows_compare_medians_of_rates_and_memory() -> None:
+    """Otherwise a ratio would be of one turn, or of times over different numbers of events."""
+    measured = {
+        "reference": [turn(50, peak_mib=400), turn(10, peak_mib=400), turn(20, peak_mib=400)],
+        "float32": [turn(2, events=200, share_of_peak=0.7, peak_gflops=100), turn(2, events=200), turn(4, events=200)],
+    }
+    rate, share, memory = rows_of(Comparison("training large", "train"), measured | {"float32": [measured["float32"][0]] * 3})
+    assert (rate["ours"], rate["reference"], rate["ratio"], rate["met"]) == (100, 5, 20, True)
+    assert (share["ratio"], share["target"], share["met"]) == (0.7, 0.6, True)
+    assert (memory["ratio"], memory["target"], memory["met"]) == (8, 4, True)
+
+
+def test_rows_say_what_is_missed() -> None:
+    """Otherwise a target would look met that is not."""
+    rows = rows_of(Comparison("encoding small", "encode", "small"), {"reference": [turn(7.9)], "float32": [turn(1)]})
+    assert (rows[0]["ratio"], rows[0]["met"]) == (pytest.approx(7.9), False)
+    assert "**no**" in table(rows)[2]
+    assert rows[1]["met"] is None  # nothing is asked of its memory
+
+
+def test_every_target_has_its_row() -> None:
+    """Otherwise a target would be dropped in silence where a name is changed."""
+    names = set()
+    for comparison in COMPARISONS:
+        facts = turn(1, share_of_peak=0.5, peak_gflops=1) if comparison.work == "train" else turn(1)
+        names |= {row["name"] for row in rows_of(comparison, {side: [facts] for side in ("reference", *comparison.precisions)})}
+    assert names >= set(TARGETS)
