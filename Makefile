@@ -5,11 +5,11 @@ READY := .venv/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench clean
+.PHONY: help setup demo test check fix bench bench-learned bench-scale clean
 
 help:  ## Show this list
 	@echo "Habitus: raw event logs in, one vector per user out. Targets:"
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 	@echo "PYTHON=python3.12 make setup chooses the interpreter (3.11 to 3.13)."
 
 setup: $(READY)  ## Create .venv with all that the other targets need
@@ -40,6 +40,12 @@ fix: $(READY)  ## Format, and mend what the linter can
 
 bench: $(READY)  ## Measure speed against plain references; results in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+bench-learned: $(READY)  ## Check that what is learned is as good as the plain reference's
+	$(BIN)/python -m benchmarks.learned
+
+bench-scale: $(READY)  ## Measure growth up to a million synthetic users: half an hour, 5 GB of disk
+	$(BIN)/python -m benchmarks.scale
 
 clean:  ## Remove .venv, out, builds and caches
 	rm -rf .venv out dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -38,7 +38,8 @@ def warning(found: dict[str, Any]) -> str:
     """A line to show if the machine was not calm, else nothing. Threads that wait for each other suffer most from neighbours."""
     if found["load_per_core_before"] <= _CALM:
         return ""
-    return f"The machine was busy before ({found['load_per_core_before']} per core): repeat when it is calm, or with --threads 1."
+    busy = f"The machine was busy before ({found['load_per_core_before']} per core)"
+    return f"{busy}: repeat when it is calm; `benchmarks.speed --busy` makes the best of it."
 
 
 def in_own_process(*arguments: str | Path, threads: int = 0) -> dict[str, Any]:

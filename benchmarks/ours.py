@@ -19,7 +19,7 @@ from habitus.progress import SILENT, Progress
 def settings_like(shape_name: str, precision: str = "float32", **changes: Any) -> GRUAutoencoderSettings:
     """The reference's shape in this project's words."""
     shape = SMALL if shape_name == "small" else LARGE
-    given = {
+    given: dict[str, Any] = {
         "fields": shape.fields, "keep": KEEP, "embedding": shape.embedding, "join": shape.join, "hidden": shape.hidden,
         "layers": shape.layers, "dropout": shape.dropout, "max_length": shape.max_length, "batch_users": shape.batch,
         "learning_rate": shape.learning_rate, "precision": precision,

@@ -1,11 +1,14 @@
 """This project against the frozen reference: the same tables, models, vocabulary and users, in one run and in turn.
 
-    python -m benchmarks.speed [--quick] [--only training] [--threads 1] [--repeats 2]
+    python -m benchmarks.speed [--quick] [--only training] [--busy] [--repeats 2]
 
 Every piece of work is a process of its own, so that peak memory (ru_maxrss, all of the process: libraries, data, work) is its own; the
 sides take turns (reference, ours, reference, ours), and medians are compared. Training and encoding are timed on users whose lengths are
 spread as all users' are; a rate is of real events, START, END and padding not counted. The data: `made_log`. Writes
 benchmarks/results/speed.json, a row per line of the table.
+
+Threads that wait for each other are slowed tenfold by neighbours, and the reference's most: on a machine that others use, `--busy` gives
+every process one thread and counts its own time only.
 """
 
 import argparse
@@ -92,7 +95,7 @@ def _median(numbers: Iterable[float]) -> float:
     return statistics.median(list(numbers))
 
 
-def measure(comparison: Comparison, folder: Path, *, repeats: int, threads: int, fewer: int) -> dict[str, list[Facts]]:
+def measure(comparison: Comparison, folder: Path, *, repeats: int, busy: bool, fewer: int) -> dict[str, list[Facts]]:
     """Both sides in turn, `repeats` times; users divided by `fewer`."""
     measured: dict[str, list[Facts]] = {}
     for _ in range(repeats):
@@ -100,7 +103,8 @@ def measure(comparison: Comparison, folder: Path, *, repeats: int, threads: int,
             side, users = ("ours", comparison.users) if precision != "reference" else ("reference", comparison.reference_users)
             asked = [comparison.work, side, "--log", str(folder / "log"), "--timelines", str(folder / side)]
             asked += ["--shape", comparison.shape, "--precision", "float32" if side == "reference" else precision]
-            found = machine.in_own_process(*asked, "--users", str(-(-users // fewer)), threads=threads)
+            asked += ["--clock", "cpu" if busy else "wall"]
+            found = machine.in_own_process(*asked, "--users", str(-(-users // fewer)), threads=1 if busy else 0)
             measured.setdefault(precision, []).append(found)
             what = f"{comparison.name}, {side} {precision.removeprefix(side)}".strip()
             _say(f"  {what}: {found['seconds']:.1f} s, {found['events']:,} events, {found['peak_mib']:,.0f} MiB")
@@ -129,12 +133,16 @@ def run(asked: argparse.Namespace) -> list[Facts]:
         folder = Path(name)
         users = made_log.USERS // fewer
         facts |= {"events": made_log.write(folder / "log", users=users, events=made_log.EVENTS // fewer), "users": users}
-        facts |= {"threads": asked.threads or "all", "repeats": asked.repeats}
+        facts |= {"threads": 1 if asked.busy else "all", "clock": "the process's own" if asked.busy else "wall", "repeats": asked.repeats}
         for comparison in COMPARISONS:
             if comparison.work == "tables" or asked.only in comparison.name:  # the others read what it leaves behind
-                rows += rows_of(comparison, measure(comparison, folder, repeats=asked.repeats, threads=asked.threads, fewer=fewer))
+                rows += rows_of(comparison, measure(comparison, folder, repeats=asked.repeats, busy=asked.busy, fewer=fewer))
     rows = [row | facts for row in rows]
-    _say("\n".join(["", *table(rows), "", *(f"{key}: {value}" for key, value in facts.items()), machine.warning(facts)]))
+    _say(
+        "\n".join(
+            ["", *table(rows), "", *(f"{key}: {value}" for key, value in facts.items()), *([] if asked.busy else [machine.warning(facts)])]
+        )
+    )
     if not asked.only and not asked.quick:
         _say(str(machine.write("speed", rows)))
     return rows
@@ -150,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the users everywhere: a look, not a result; writes nothing")
     parser.add_argument("--only", default="", help="comparisons whose names hold this text (the tables are always made); writes nothing")
-    parser.add_argument("--threads", type=int, default=0, help="threads of every process, both sides (0: all cores)")
+    parser.add_argument("--busy", action="store_true", help="one thread per process, its own time: for a machine that others use")
     parser.add_argument("--repeats", type=int, default=2, help="turns of each side")
     run(parser.parse_args())
 

@@ -15,7 +15,7 @@ from benchmarks.reference.model import Autoencoder, Shape
 from benchmarks.reference.tables import END, PADDING, START
 
 
-class UserSequences(Dataset):
+class UserSequences(Dataset[Tensor]):
     """The newest events of each user, between a start and an end token: (fields, steps) int64."""
 
     def __init__(self, users: pd.DataFrame, shape: Shape) -> None:
@@ -36,7 +36,7 @@ def padded(users: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return ids.transpose(1, 2).contiguous(), torch.tensor([user.shape[1] for user in users])
 
 
-def batches(data: UserSequences, shape: Shape, *, seed: int | None = None) -> DataLoader:
+def batches(data: UserSequences, shape: Shape, *, seed: int | None = None) -> DataLoader[Tensor]:
     """Padded batches, in random order if there is a seed."""
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return DataLoader(data, shape.batch, shuffle=seed is not None, generator=generator, collate_fn=padded)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks import learned, scale
 from benchmarks.speed import COMPARISONS, TARGETS, Comparison, rows_of, table
 
 
@@ -37,3 +38,20 @@ def test_every_target_has_its_row() -> None:
         facts = turn(1, share_of_peak=0.5, peak_gflops=1) if comparison.work == "train" else turn(1)
         names |= {row["name"] for row in rows_of(comparison, {side: [facts] for side in ("reference", *comparison.precisions)})}
     assert names >= set(TARGETS)
+
+
+def test_growth_is_against_the_smallest_size() -> None:
+    """Otherwise work that grows with the square would pass for linear."""
+    sizes = [{"log_users": n, "events": 50 * n, "seconds": n**power, "peak_mib": 1.0} for power in (1, 1.2) for n in (10, 1000)]
+    linear, worse = scale.rows_of("work", sizes[:2]), scale.rows_of("work", sizes[2:])
+    assert [row["ratio"] for row in linear] == [1, 1]
+    assert [row["met"] for row in worse] == [True, False]
+    assert worse[1]["ratio"] == pytest.approx(100**0.2)
+
+
+def test_learned_row_needs_the_loss_and_the_churn_score() -> None:
+    """Otherwise something worse would pass that is only faster."""
+    theirs = [{"loss": 2.0, "churn": 0.6, "churn_low": 0.55}]
+    for loss, churn, met in ((2.01, 0.56, True), (2.03, 0.6, False), (2.0, 0.54, False)):
+        assert learned.row_of("small", [{"loss": loss, "churn": churn}], theirs, "float32")["met"] is met
+    assert learned.row_of("large", [{"loss": 1.0}], theirs, "float32")["met"] is True
