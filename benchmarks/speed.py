@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed [--quick] [--only training] [--busy] [--repeats 2]
 
-Every piece of work is a process of its own, so that peak memory (ru_maxrss, all of the process: libraries, data, work) is its own; the
+Every piece of work is a process of its own, so that peak memory (all of the process: libraries, data, work) is its own; the
 sides take turns (reference, ours, reference, ours), and medians are compared. Training and encoding are timed on users whose lengths are
 spread as all users' are; a rate is of real events, START, END and padding not counted. The data: `made_log`. Writes
 benchmarks/results/speed.json, a row per line of the table.
