@@ -15,7 +15,7 @@ from habitus.judge.probes import named_probe
 from habitus.judge.tasks import Task
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
-from habitus.pipeline import COUNTS, Options, plain_counts, targets_of
+from habitus.pipeline import COUNTS, Options, counts_of, targets_of
 from habitus.witness import witness_of
 
 
@@ -38,7 +38,7 @@ def ablate_run(
     asked, model = recipe.tasks, named_probe(recipe.judge.probe)
     split, found_log, engine = finished.split, finished.log(log), engine_named(options.engine)
     targets = targets_of(witness_of(found_log, engine, finished.window_days), split, profiles.users, asked, options.progress)
-    counts = plain_counts(found_log, engine, split.train_start, profiles.users, options.progress)
+    counts = counts_of(finished.timelines())
     found = ablate(profiles, targets, probe=model, seeds=recipe.judge.seeds, references={COUNTS: counts}, progress=options.progress)
     artefact.write_json(finished.folder / artefact.ABLATION, found.to_json())
     return found

@@ -17,6 +17,7 @@ from habitus.log.description import EventLog
 from habitus.log.engine import Engine
 from habitus.log.moments import moment_of
 from habitus.log.sources import open_log
+from habitus.log.timelines import Timelines
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
 
@@ -89,6 +90,10 @@ class FinishedRun:
         users = self.profiles().users
         everyone = Counter(log, engine, self.split.train_start).users_and_counts()[0]
         return None if np.array_equal(everyone, users) else users
+
+    def timelines(self) -> Timelines:
+        """What the run was fitted on, and its profiles made from. Raises ArtefactError if they are damaged."""
+        return Timelines.open(self.folder / artefact.TIMELINES)
 
     def profiles(self) -> Profiles:
         """The run's profiles. Raises ArtefactError if they are damaged."""

@@ -22,6 +22,7 @@ from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import InputError, LogError
 from habitus.feeding import feedable
+from habitus.judge.challenge_target import ChallengeWitness
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.targets import DAY, Split, Targets, moment
 from habitus.judge.tasks import Task, named_tasks
@@ -174,7 +175,7 @@ def run(
     model, timelines, profiles = fitting.fit()
     if out is not None:
         profiles.save(out / artefact.PROFILES, overwrite=True)
-    sets = with_references(with_blocks(profiles), _counts(timelines))
+    sets = with_references(with_blocks(profiles), counts_of(timelines))
     scoreboard = judge(
         sets, targets_of(witness, split, profiles.users, recipe.tasks, progress), probe=recipe.judge.probe, seeds=recipe.judge.seeds,
         progress=progress,
@@ -303,10 +304,11 @@ def plain_counts(log: EventLog, engine: Engine, until: int, users: Array, progre
     """Ten plain counts of each of these users' events before `until`: the row to beat."""
     vocabulary = fit_vocabulary(log, until=until, engine=engine, only=())
     lines = build(log, vocabulary, until=until, users=users, engine=engine, progress=progress)
-    return _counts(lines)
+    return counts_of(lines)
 
 
-def _counts(timelines: Timelines) -> Profiles:
+def counts_of(timelines: Timelines) -> Profiles:
+    """Ten plain counts of the events of each of these timelines' users."""
     return Statistics(PLAIN_COUNTS, name="plain_counts").fit(timelines).encode(timelines)
 
 
@@ -315,7 +317,8 @@ def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: i
     `earlier` windows before that, of which no folder speaks, only the tables. Raises LogError if the tables end before they do."""
     days = window_days(window)
     witness = witness_of(log, engine, days)
-    split = getattr(witness, "split", None) or Split.from_last(found.last_target, days)
+    laid_down = witness.split if isinstance(witness, ChallengeWitness) else None
+    split = laid_down or Split.from_last(found.last_target, days)
     if not earlier:
         return witness, split
     split = split.earlier(earlier)

@@ -11,8 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from habitus.cli import scores
 from habitus.errors import InputError
-from habitus.judge.tasks import TASKS
+from habitus.judge.challenge import ChallengeProbe
+from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
+from habitus.judge.targets import DAY, Split, Targets
+from habitus.judge.tasks import TASKS, Task
+from habitus.judge.witness import EventRows, InMemory
 from habitus.profiles import Profiles
 from shop_helper import habitus
 from test_pipeline import RECIPE, on_disk, shop
@@ -309,3 +314,45 @@ def test_run_stands_where_its_report_cannot_be_written(place: Path, tmp_path: Pa
     assert "its report is not: no room for the page" in done.stderr and "plain counts" in done.stdout
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert {"numpy", "torch", "polars"} <= facts["libraries"].keys() and facts["comparisons"]
+
+
+def board_of(probe: object, price: bool) -> Scoreboard:
+    """Two sets judged on made-up purchases of three items, and on spend if asked."""
+    rng, n, start = np.random.default_rng(0), 120, 10 * DAY
+    users, vectors = np.arange(n), rng.standard_normal((n, 3)).astype(np.float32)
+    bought = [(rng.random((n, 3)) < 1 / (1 + np.exp(1 - 2 * vectors))) for _ in range(2)]
+    rows = [(user, start + 2 * DAY * window, item) for window in range(2) for user, item in np.argwhere(bought[window])]
+    user, time, sku = (np.array(column) for column in zip(*rows, strict=True))
+    events = EventRows(user, time, {"sku": sku, "price": np.exp(vectors[user, 0])})
+    witness = InMemory({"buy": events}, {"target": "buy", "item": "sku"}, ["price"])
+    tasks = [TASKS["conversion"], TASKS["propensity_sku"], *([Task("spend", "value", field="price")] if price else [])]
+    targets = Targets.of(users, Split(start, start + 2 * DAY, start + 4 * DAY), witness, tasks)
+    sets = {
+        "good": Profiles.single("good", users, vectors, until=start, model_until=start),
+        "random": random_profiles(users, 3, 0, until=start),
+    }
+    return judge(sets, targets, probe=probe, folds=2, resamples=5)  # type: ignore[arg-type]
+
+
+def test_the_challenges_probe_shows_the_challenges_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    """A researcher would have to dig the blend, the sum and the Borda points by it out of a file, or not learn how the epoch was chosen."""
+    board = board_of(ChallengeProbe(thin=8, wide=8), price=False)
+    scores.scoreboard(board)
+    scores.comparison(board, ["good", "random"])
+    shown = capsys.readouterr().out
+    line = next(line for line in shown[shown.index("challenge's score") :].splitlines() if line.startswith("good"))
+    conversion = board.row("good", "conversion", "protocol", "auroc").score
+    blend = board.row("good", "propensity_sku", "protocol", "score").score
+    assert conversion and blend and line.split()[1:] == [f"{conversion:.4f}", f"{blend:.4f}", f"{conversion + blend:.4f}"]
+    assert "best of three by the very labels that are reported" in " ".join(shown.split())
+    points = board.borda(["good", "random"], "protocol", "score")
+    assert f"by the challenge's score (2 tasks): {next(iter(points))} {next(iter(points.values())):g}" in " ".join(shown.split())
+
+
+def test_numbers_are_shown_with_both_their_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    """R² would be in a file alone, and the challenge's table appear where no such probe was asked."""
+    board = board_of("linear", price=True)
+    scores.scoreboard(board)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"good {board.row('good', 'spend', metric='r2').score:.3f}" in shown and "spend: R² on new users" in shown
+    assert "challenge's score" not in shown

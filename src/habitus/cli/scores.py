@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from habitus.cli.show import console_of, signed
+from habitus.cli.show import console_of, signed, with_interval
 
 if TYPE_CHECKING:
     from habitus.judge.leaderboard import Comparison, Row, Scoreboard
@@ -45,22 +45,26 @@ def scoreboard(board: "Scoreboard", facts: Mapping[str, Any] | None = None) -> N
         console.print("No task could be scored.")
         return
     _tables(console, board, names, tasks)
+    if _by_the_challenge(board):
+        _challenge_scores(console, board, names, tasks)
     for line in _meaning(board, names, tasks):
         console.print(line)
 
 
 def comparison(board: "Scoreboard", sets: Sequence[str]) -> None:
     """Several profile sets against each other: Borda points, and the paired differences on users that the probe never saw."""
-    from habitus.judge.leaderboard import UNSEEN
+    from habitus.judge.leaderboard import PROTOCOL, UNSEEN
 
     console = console_of()
     tasks = _tasks(board)
     if len(sets) < 2 or not tasks:
         return
     console.print()
-    points = board.borda(sets)
+    challenge = _by_the_challenge(board)
+    points = board.borda(sets, PROTOCOL, "score") if challenge else board.borda(sets)
     listed = ", ".join(f"{name} {value:g}" for name, value in points.items())
-    console.print(f"Borda points, one per set beaten on a task ({len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}): {listed}.")
+    scored = "task by the challenge's score" if challenge else "task"
+    console.print(f"Borda points, one per set beaten on a {scored} ({len(tasks)} {'task' if len(tasks) == 1 else 'tasks'}): {listed}.")
     console.print("Differences on new users, the first set minus the second, with 95 % intervals of the same users drawn for both:")
     for some in _abreast(tasks):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -124,6 +128,25 @@ def _tables(console: Console, board: "Scoreboard", names: Sequence[str], tasks: 
         console.print()
 
 
+def _by_the_challenge(board: "Scoreboard") -> bool:
+    return any(row.probe == "challenge" for row in board.rows)
+
+
+def _challenge_scores(console: Console, board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> None:
+    """What the challenge's judge would print: its score per task, on the users learnt from, and their sum."""
+    from habitus.judge.leaderboard import PROTOCOL
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("challenge's score", *map(_short, tasks), "sum"):
+        table.add_column(column, justify="left" if column == "challenge's score" else "right", no_wrap=True)
+    for name in names:
+        found = {(row.task, row.metric): row.score for row in board.rows if (row.profiles, row.scored_on) == (name, PROTOCOL)}
+        scores = [found.get((task, "score"), found.get((task, "auroc"))) for task in tasks]
+        table.add_row(name, *("–" if one is None else f"{one:.4f}" for one in scores), f"{sum(one or 0.0 for one in scores):.4f}")
+    console.print(table)
+    console.print()
+
+
 def _against_counts(board: "Scoreboard", names: Sequence[str]) -> dict[tuple[str, str], str]:
     """For every set and task the mark of how it stands to plain counts on users that the probe never saw."""
     from habitus.judge.leaderboard import UNSEEN
@@ -185,7 +208,7 @@ def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) ->
         f"{_MARKS['beats']} clearly above plain counts, {_MARKS['falls short']} clearly below.",
         "same: scored on the very users it learnt from (the challenge's protocol), so it can also remember who is who.",
     ]
-    if any(row.probe == "challenge" for row in board.rows):
+    if _by_the_challenge(board):
         lines.append(
             "Under same, the challenge probe's epoch is the best of three by the very labels that are reported, as the challenge's judge "
             "does it; under new, it is chosen on a tenth of the users learnt from."
@@ -194,6 +217,7 @@ def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) ->
     lines += [*_memory(board, names), ""]
     lines += verdicts(board, names[0], _named(names, COUNTS))
     lines += verdicts(board, names[0], _named(names, RANDOM), brief=True)
+    lines += [_explained(board, names, task) for task in numbers]
     left = {row.task: row.labels_left_out for row in board.rows if row.labels_left_out}
     lines += [
         f"{task}: {count} labels that nobody, or everybody, has in a window are left out of the mean." for task, count in left.items()
@@ -222,16 +246,23 @@ def _figure(board: "Scoreboard", name: str, task: str, scored_on: str) -> str:
     row = _row(board, name, task, scored_on)
     if row is None or row.score is None:
         return "–"
-    if scored_on != UNSEEN or row.low is None or row.high is None:
-        return f"{row.score:.3f}"
-    return f"{row.score:.3f} ±{(row.high - row.low) / 2:.3f}".replace("±0.", "±.")
+    return with_interval(row.score, row.low, row.high) if scored_on == UNSEEN else with_interval(row.score, None, None)
 
 
-def _row(board: "Scoreboard", name: str, task: str, scored_on: str) -> "Row | None":
+def _explained(board: "Scoreboard", names: Sequence[str], task: str) -> str:
+    """R² of every set on a task that asks for a number."""
+    from habitus.judge.leaderboard import UNSEEN
+
+    rows = {name: _row(board, name, task, UNSEEN, "r2") for name in names}
+    shares = [f"{name} {with_interval(row.score, row.low, row.high)}" for name, row in rows.items() if row and row.score is not None]
+    return f"{task}: R² on new users, the share of the differences between users that is foretold: {', '.join(shares)}."
+
+
+def _row(board: "Scoreboard", name: str, task: str, scored_on: str, metric: str | None = None) -> "Row | None":
     from habitus.errors import ProfilesError
 
     try:
-        return board.row(name, task, scored_on)
+        return board.row(name, task, scored_on, metric)
     except ProfilesError:
         return None
 

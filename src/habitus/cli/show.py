@@ -25,6 +25,12 @@ def console_of() -> Console:
     return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False, soft_wrap=False)
 
 
+def with_interval(score: float, low: float | None, high: float | None) -> str:
+    """A score and half its interval, to three places: "0.821 ±.015"."""
+    half = "" if low is None or high is None else f" ±{(high - low) / 2:.3f}".replace("±0.", "±.")
+    return f"{score:.3f}{half}".replace("-", "−")
+
+
 def signed(number: float) -> str:
     """A difference with its sign, to three places."""
     return f"{number:+.3f}".replace("-", "−") if round(number, 3) else "0.000"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from habitus.cli.show import console_of, signed
+from habitus.cli.show import console_of, signed, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,8 +69,7 @@ def _tables(console: "Console", found: "Ablation", tasks: Sequence[str]) -> None
 def _score(row: "Worth | None") -> str:
     if row is None or row.score is None:
         return "–"
-    half = "" if row.low is None or row.high is None else f" ±{(row.high - row.low) / 2:.3f}".replace("±0.", "±.")
-    return f"{row.score:.3f}{half}{_mark(row)}"
+    return f"{with_interval(row.score, row.low, row.high)}{_mark(row)}"
 
 
 def _gap(row: "Worth | None") -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from habitus.cli.show import console_of, signed
+from habitus.cli.show import console_of, signed, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,8 +72,7 @@ def _dates(console: "Console", found: "Rolled", task: str, start: int, stop: int
 def _score(row: "Row | None") -> str:
     if row is None or row.score is None:
         return "–"
-    half = "" if row.low is None or row.high is None else f" ±{(row.high - row.low) / 2:.3f}".replace("±0.", "±.")
-    return f"{row.score:.3f}{half}".replace("-", "−")
+    return with_interval(row.score, row.low, row.high)
 
 
 def _difference(one: tuple[float, float, float] | None) -> str:

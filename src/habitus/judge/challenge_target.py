@@ -47,7 +47,7 @@ class ChallengeWitness:
         return {**self.log.events, BUY: tuple(self.purchases.values)}
 
     def is_number(self, field: str) -> bool:
-        """As the log says; without a log's word, prices are the challenge's buckets."""
+        """As the log says."""
         return self.log.is_number(field)
 
     def rows(self, event: str, fields: Sequence[str], *, since: int, until: int) -> EventRows:

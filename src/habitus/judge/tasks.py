@@ -9,7 +9,6 @@ from typing import Any, Literal
 from habitus.errors import RecipeError, is_whole, require, require_one
 
 Kind = Literal["absence", "presence", "propensity", "value", "labels"]
-ROLES = ("target", "item", "category", "value")
 _MEANT_FOR = {  # settings that say something for some kinds only
     "event": ("absence", "presence", "propensity", "value"),
     "field": ("propensity", "value"),

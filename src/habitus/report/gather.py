@@ -63,8 +63,8 @@ def open_run(folder: str | Path) -> Run:
     scores = _rows(place / artefact.SCORES, _SCORE_KEYS)
     ablation = _rows(place / artefact.ABLATION, _ABLATION_KEYS) if (place / artefact.ABLATION).exists() else ()
     cutoffs = _rows(place / artefact.CUTOFFS, _SCORE_KEYS) if (place / artefact.CUTOFFS).exists() else ()
-    model, profiles = Model.open(place / artefact.MODEL), Profiles.open(place / artefact.PROFILES)
-    timelines = Timelines.open(place / artefact.TIMELINES)
+    model, profiles = Model.open(place / artefact.MODEL), finished.profiles()
+    timelines = finished.timelines()
     if profiles.users.tolist() != timelines.users.tolist() or timelines.until != model.until:
         raise ArtefactError(f"{place}: profiles, timelines and model are not of one run; run it again with --overwrite.")
     return Run(finished, scores, model, profiles, timelines, ablation, cutoffs)

@@ -47,6 +47,12 @@ _KEY = (
 )  # fmt: skip
 
 
+_CHALLENGE_WAY = (
+    "By the challenge's protocol the probe's epoch is the best of three by the very labels that are reported, as the challenge's judge "
+    "has it; for users it never saw, it is chosen on a tenth of the users learned from."
+)
+
+
 def scoreboard(run: Run, album: Album) -> Html:
     """Every profile set on every task, with intervals."""
     lead = (
@@ -77,6 +83,7 @@ def scoreboard(run: Run, album: Album) -> Html:
             "AUROC: of two users, one who does and one who does not, how often the right one is given the higher chance; 0.5 is a coin "
             "toss, 1 is certainty. Spearman's rank correlation: how far the order of users by predicted number agrees with the true "
             "order; 0 is no agreement, 1 is the same order. Over several labels the mean is shown. Whiskers come from drawing users anew.",
+            *([_CHALLENGE_WAY] if run.scores[0]["probe"] == "challenge" else []),
         ),
     )
     return section("scores", "Scoreboard", lead, key, tag("div", *charts, class_="multiples"), how)
