@@ -15,18 +15,21 @@ def gru(inputs: int, hidden: int, layers: int) -> int:
     return sum(2 * 3 * hidden * (hidden if layer else inputs) + 2 * 3 * hidden * hidden for layer in range(layers))
 
 
-def autoencoder(users: int, events: int, *, sizes: Sequence[int], width: int, hidden: int, layers: int, backward: bool) -> int:
+def autoencoder(
+    users: int, events: int, *, sizes: Sequence[int], width: int, hidden: int, layers: int, backward: bool, there: Sequence[int] = ()
+) -> int:  # fmt: skip
     """All users' sequences once through encoder, decoder and heads; with the backward pass three times as much.
 
     The encoder reads events + 2 tokens a user, the decoder events + 1, and so many positions are rebuilt, in every field of `sizes`
-    codes (what an event lacks is a code like others, the paper's way). `width`: numbers per embedded token; equal to `hidden`, or a
-    linear map of the vector comes in between (one per user). Both gradients of a product, by its input and by its weights, cost as much
+    codes: at so many positions as `there` says of each, at all of them if it does not (the paper's way: what an event lacks is a code like
+    others). `width`: numbers per embedded token; equal to `hidden`, or a linear map of the vector comes in between (one per user). Both gradients of a product, by its input and by its weights, cost as much
     as the product.
     """
     tokens = gru(width, hidden, layers)
-    heads = 2 * hidden * sum(sizes)
+    positions = there or [events + users] * len(sizes)
+    heads = 2 * hidden * sum(size * count for size, count in zip(sizes, positions, strict=True))
     bridge = 0 if width == hidden else 2 * hidden * width
-    once = (events + 2 * users) * tokens + (events + users) * (tokens + heads) + users * bridge
+    once = (events + 2 * users) * tokens + (events + users) * tokens + heads + users * bridge
     return 3 * once if backward else once
 
 

@@ -104,7 +104,7 @@ def train_ours(asked: Asked) -> Facts:
     steps = int(ours.sequences.lengths(users).sum()) - 2 * len(users)
     operations = flops.autoencoder(
         len(users), steps, sizes=[column.size for column in ours.columns], width=ours.width, hidden=settings.hidden, layers=settings.layers,
-        backward=True,
+        backward=True, there=rebuilt(ours.sequences, users),
     )  # fmt: skip
     return {
         "seconds": row["seconds"], "events": steps, "peak_gflops": peak / 1e9, "gflops": operations / row["seconds"] / 1e9,
@@ -143,6 +143,15 @@ def encode_ours(asked: Asked) -> Facts:
     read = int(np.minimum(chosen.lengths, ours.sequences.max_steps).sum())
     same = ours.precision != "float32" and np.array_equal(found, plain)
     return {"seconds": seconds, "events": read, "same_as_float32": bool(same)}
+
+
+def rebuilt(sequences: Any, users: np.ndarray) -> list[int]:
+    """At how many positions each column has a value, ends included."""
+    from habitus.log.timelines import ABSENT
+    from habitus.nn.batches import Feed
+
+    there = [(batch.codes[:, batch.layout.users :] != ABSENT).sum(1) for batch in Feed(sequences, users).epoch(0)]
+    return [int(count) for count in sum(there)]
 
 
 def spread(lengths: np.ndarray, count: int) -> np.ndarray:

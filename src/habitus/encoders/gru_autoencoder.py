@@ -3,10 +3,10 @@
 After "Encode Me If You Can" (arXiv 2508.07748). Its four presets are settings; the recipes that ship have them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
 from habitus.nn.sequence_training import train_on_sequences
-from habitus.nn.threads import coarse
+from habitus.nn.threads import coarse, each, pieces
 from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
 _MOST_TESTED = 2000  # held-out users whose sequences are rebuilt after training; decoding goes step by step
 
 
@@ -138,8 +139,9 @@ class GRUAutoencoder(Encoder):
         model, sequences = self._ready(chosen), self._sequences(timelines)
         true, remembered = _Collected(self._columns), _Collected(self._columns)
         with torch.no_grad(), coarse(), progress.stage(f"rebuilding with {self.name}", len(timelines), "users") as advance:
-            for batch in _batches(sequences, chosen):
-                codes, owner = model.rebuild(model.read(model.remember(batch)), sequences.max_steps + 1, self._absences)
+            for batch, (codes, owner) in _each_part(
+                sequences, chosen, lambda part: model.rebuild(model.read(model.remember(part)), sequences.max_steps + 1, self._absences)
+            ):
                 remembered.add(batch.users[owner.cpu().numpy()], codes.cpu().numpy())
                 layout = batch.layout.shortened  # what follows a step, but for the end
                 inner = layout.followed
@@ -179,8 +181,8 @@ class GRUAutoencoder(Encoder):
         model, sequences = self._ready(chosen), self._sequences(timelines)
         vectors = np.zeros((len(timelines), self.dim), np.float32)
         with torch.no_grad(), coarse():
-            for batch in _batches(sequences, chosen):
-                vectors[batch.users] = model.read(model.remember(batch))[-1].float().cpu().numpy()
+            for batch, stack in _each_part(sequences, chosen, lambda part: model.read(model.remember(part))):
+                vectors[batch.users] = stack[-1].float().cpu().numpy()
         return vectors, sequences.steps > 0
 
     def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:
@@ -201,7 +203,7 @@ class GRUAutoencoder(Encoder):
         return SequenceAutoencoder(
             [column.size for column in self._columns], embedding=settings.embedding, join=settings.join, hidden=settings.hidden,
             layers=settings.layers, dropout=settings.dropout, decoder_start=settings.decoder_start,
-            ignored=None if settings.absent else ABSENT,
+            absent=settings.absent,
         )  # fmt: skip
 
     def _ready(self, device: torch.device) -> SequenceAutoencoder:
@@ -217,8 +219,7 @@ class GRUAutoencoder(Encoder):
         chosen = torch_device(device)
         model, right = self._ready(chosen), np.zeros((2, len(self._columns)))
         with torch.no_grad(), coarse():
-            for batch in _batches(self._sequences(timelines), chosen):
-                hits, counts = model.right(batch)
+            for _, (hits, counts) in _each_part(self._sequences(timelines), chosen, model.right):
                 right += torch.stack([(hits & counts).sum(1), counts.sum(1)]).cpu().numpy()
         forced = {name: right[:, [column.field == name for column in self._columns]].sum(1) for name in self._fields}
         rebuilt = self._rebuilt(timelines, device, progress)
@@ -278,10 +279,11 @@ class _Collected:
         return Steps(offsets, fields)
 
 
-def _batches(sequences: Sequences, device: torch.device) -> Iterator[Batch]:
-    """Every user with a step, longest sequences first."""
+def _each_part(sequences: Sequences, device: torch.device, work: Callable[[Batch], Result]) -> Iterator[tuple[Batch, Result]]:
+    """`work` on every user with a step, longest sequences first, in batches: on a CPU as many at a time as there are threads."""
     for batch in Feed(sequences, np.flatnonzero(sequences.steps > 0)).epoch(0):
-        yield batch.to(device)
+        parts = [part for part, _ in batch.parts(pieces() if device.type == "cpu" else 1)]
+        yield from zip(parts, each(lambda part: work(part.to(device)), parts), strict=True)
 
 
 def _event_type_column(columns: tuple[Column, ...]) -> int:

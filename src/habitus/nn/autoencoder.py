@@ -6,7 +6,6 @@ head per field, teacher forcing. Sequences are packed, so a vector depends on it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from habitus.log.timelines import ABSENT, END, START
-from habitus.nn.batches import Batch
+from habitus.nn.batches import Batch, distinct
 from habitus.nn.gru import Layout, PackedGRU
-from habitus.nn.losses import right_guesses, summed_cross_entropy
-from habitus.nn.threads import each, pieces
+from habitus.nn.losses import joint_logits, right_guesses, summed_cross_entropy
+from habitus.nn.parallel import summed
+from habitus.nn.threads import pieces
 from habitus.nn.training import Trainee
 
 
@@ -58,12 +58,13 @@ class SequenceAutoencoder(Trainee):
 
     What is remembered of a user is the hidden stack (layers, users, hidden) after the newest event; the vector is read from it
     by a step on the end token. `decoder_start`: the decoder begins from that step's whole "stack", or from a linear map of
-    the vector ("latent"). Targets equal to `ignored` cost nothing.
+    the vector ("latent"). A step says of every column whether it is absent, and its value if not; unless `absent`, a column that is
+    absent costs nothing.
     """
 
     def __init__(
         self, sizes: Sequence[int], *, embedding: int, join: str, hidden: int, layers: int, dropout: float, decoder_start: str,
-        ignored: int | None = None,
+        absent: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.embedding = FieldEmbedding(sizes, embedding, join)
@@ -73,28 +74,39 @@ class SequenceAutoencoder(Trainee):
         self.start = nn.Linear(hidden, layers * hidden) if decoder_start == "latent" else None
         self.decoder = PackedGRU(width, hidden, layers, dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in sizes)
-        self.ignored = ignored
+        self.absence = nn.Linear(hidden, len(sizes)) if absent else None
+        if self.absence is not None:  # at first, as likely as any other code
+            self.absence.bias.data = -torch.tensor([float(size - 1) for size in sizes]).log()
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Cross-entropies (nats) of all columns, summed over steps and columns, and the number of steps (the end is one)."""
-        states, targets = self._teacher_forced(batch)
-        return summed_cross_entropy(states, self._heads, targets, self.ignored), targets.shape[1]
+        if batch.codes.device.type != "cpu":
+            return self._loss(batch, None, None), batch.layout.shortened.tokens
+        drawn = [gru.kept_rows(batch.layout.tokens) if self.training and gru.dropout else None for gru in (self.encoder, self.decoder)]
+        total = summed(lambda part: self._loss(part[0], *_of_part(drawn, *part)), batch.parts(pieces()), list(self.parameters()))
+        return total, batch.layout.shortened.tokens
+
+    def _loss(self, batch: Batch, *kept: list[Tensor] | None) -> Tensor:
+        states, targets = self._teacher_forced(batch, *kept)
+        return summed_cross_entropy(states, self._heads, targets, ABSENT, self.absence)
 
     def right(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Teacher-forced: whether each step's likeliest code is the true one, and whether the step counts; (columns, steps) bool."""
-        states, targets = self._teacher_forced(batch)
-        counts = torch.ones_like(targets, dtype=torch.bool) if self.ignored is None else targets != self.ignored
-        return right_guesses(states, self._heads, targets), counts
+        states, targets = self._teacher_forced(batch, None, None)
+        counts = targets != ABSENT if self.absence is None else torch.ones_like(targets, dtype=torch.bool)
+        return right_guesses(states, self._heads, targets, ABSENT, self.absence), counts
 
     def remember(self, batch: Batch) -> Tensor:
         """The hidden stack after each user's newest event, (layers, users, hidden), users in the batch's order."""
+        events, rows = self._events(batch.codes)
         followed = self._index(batch.layout.followed)  # all but the end tokens
-        return cast(Tensor, self.encoder(self.embedding(batch.codes[:, followed]), batch.layout.shortened)[1])
+        return cast(Tensor, self.encoder(events, batch.layout.shortened, rows=followed if rows is None else rows[followed])[1])
 
     def read(self, stack: Tensor) -> Tensor:
         """The stack after a step on the end token; its top layer, [-1], is the vector."""
         users = stack.shape[1]
-        return cast(Tensor, self.encoder(self.embedding(self._token(END, users)), Layout((users,)), stack)[1])
+        rows = torch.zeros(users, dtype=torch.int64, device=stack.device)
+        return cast(Tensor, self.encoder(self.embedding(self._token(END, 1)), Layout((users,)), stack, rows=rows)[1])
 
     def rebuild(self, stack: Tensor, max_steps: int, absences: Absences | None = None) -> tuple[Tensor, Tensor]:
         """Greedy decoding from what `read` gave: codes (columns, steps), and the user of each step, user after user in order.
@@ -102,13 +114,6 @@ class SequenceAutoencoder(Trainee):
         A user's sequence stops where the end is likelier, over all columns together, than the likeliest event; with `absences`,
         the event type's column decides alone. At most `max_steps` steps. No step holds a padding, start or end code.
         """
-        count = min(pieces(), stack.shape[1]) if stack.device.type == "cpu" else 1
-        edges = [stack.shape[1] * i // count for i in range(count + 1)]
-        found = each(lambda users: self._rebuild(stack[:, users], max_steps, absences), [slice(*two) for two in pairwise(edges)])
-        owners = [owner + first for (_, owner), first in zip(found, edges, strict=False)]
-        return torch.cat([codes for codes, _ in found], 1), torch.cat(owners)
-
-    def _rebuild(self, stack: Tensor, max_steps: int, absences: Absences | None) -> tuple[Tensor, Tensor]:
         active = torch.arange(stack.shape[1], device=stack.device)
         latent, codes = self.bridge(stack[-1]), self._token(START, len(active))
         hidden = self._first(stack)
@@ -125,14 +130,27 @@ class SequenceAutoencoder(Trainee):
         order = torch.argsort(owner, stable=True)
         return torch.cat(steps, 1)[:, order], owner[order]
 
-    def _teacher_forced(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The decoder's states, and what each should say: (steps, hidden) and (columns, steps)."""
-        layout, inputs = batch.layout, self.embedding(batch.codes)
-        _, stack = self.encoder(inputs, layout)
-        owner = self._index(layout.shortened.owner)
-        told = inputs[self._index(layout.followed)] + self.bridge(stack[-1])[owner]
-        states, _ = self.decoder(told, layout.shortened, self._first(stack))
+    def _teacher_forced(self, batch: Batch, kept: list[Tensor] | None, kept_after: list[Tensor] | None) -> tuple[Tensor, Tensor]:
+        """The decoder's states, and what each should say: (steps, hidden) and (columns, steps).
+
+        What dropout leaves of the encoder's rows, and of the decoder's.
+        """
+        layout = batch.layout
+        events, rows = self._events(batch.codes)
+        _, stack = self.encoder(events, layout, rows=rows, kept=kept)
+        followed = self._index(layout.followed)
+        states, _ = self.decoder(
+            events, layout.shortened, self._first(stack), rows=followed if rows is None else rows[followed], added=self.bridge(stack[-1]),
+            kept=None if kept_after is None else [one[followed] for one in kept_after],
+        )  # fmt: skip
         return states, batch.codes[:, layout.users :]  # packed: what follows a step lies one step's rows further on
+
+    def _events(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embedded events, and which of them each token is, None if every token has its own. Events recur: on a CPU each is read once."""
+        if codes.device.type != "cpu":
+            return self.embedding(codes), None
+        once, rows = distinct(codes)
+        return self.embedding(once), rows
 
     def _first(self, stack: Tensor) -> Tensor:
         if self.start is None:
@@ -141,10 +159,11 @@ class SequenceAutoencoder(Trainee):
 
     def _likeliest(self, states: Tensor, absences: Absences | None) -> tuple[Tensor, Tensor]:
         """Each user's likeliest event, (columns, users), and whether it is likelier than the end, (users) bool."""
-        lowest = ABSENT if self.ignored != ABSENT else ABSENT + 1
+        lowest = ABSENT + 1 if self.absence is None else ABSENT
+        gone = [None] * len(self.heads) if self.absence is None else self.absence(states).unbind(1)
         codes, leads = [], []
-        for head in self._heads:
-            logits = head(states)
+        for head, lacks in zip(self._heads, gone, strict=True):
+            logits = joint_logits(states, head, ABSENT, lacks)
             value, code = logits[:, lowest:].max(1)
             codes.append(code + lowest)
             leads.append(value - logits[:, END])
@@ -163,3 +182,8 @@ class SequenceAutoencoder(Trainee):
 
     def _index(self, rows: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(rows)).to(self.embedding.table.weight.device, non_blocking=True)
+
+
+def _of_part(drawn: Sequence[list[Tensor] | None], part: Batch, rows: Tensor) -> list[list[Tensor] | None]:
+    """What was drawn for all rows of a batch, at the rows of a part of it."""
+    return [one if one is None or len(rows) == len(one[0]) else [kept[rows] for kept in one] for one in drawn]

@@ -79,12 +79,35 @@ class Batch:
         """Events of all users, without starts and ends."""
         return self.layout.tokens - 2 * self.layout.users
 
+    def parts(self, count: int) -> "list[tuple[Batch, Tensor]]":
+        """The users dealt to `count` batches (fewer, if they are fewer) of about as many tokens, each with the places of its rows here."""
+        return [self._part(first, count) for first in range(min(count, self.layout.users))]
+
+    def _part(self, first: int, count: int) -> "tuple[Batch, Tensor]":
+        layout, places = self.layout.every(first, count)
+        rows = torch.from_numpy(places)
+        own: dict[str, Any] = {name: None if (one := getattr(self, name)) is None else one[:, rows] for name in ("codes", "values")}
+        return Batch(self.users[first::count], layout=layout, time=None if self.time is None else self.time[rows], **own), rows
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on another device."""
         moved: dict[str, Any] = {
             name: None if (one := getattr(self, name)) is None else one.to(device, non_blocking=True) for name in _TENSORS
         }
         return replace(self, **moved)
+
+
+def distinct(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Every combination of codes (columns, tokens) once, (columns, n), and which of them each token has, (tokens) int64."""
+    key, span = np.zeros(codes.shape[1], np.int64), 1
+    for row in codes.numpy():
+        size = int(row.max(initial=0)) + 1
+        if span * size >= 1 << 62:
+            key = np.unique(key, return_inverse=True)[1]
+            span = len(key)
+        key, span = key * size + row, span * size
+    _, first, rows = np.unique(key, return_index=True, return_inverse=True)
+    return codes[:, torch.from_numpy(first)], torch.from_numpy(rows)
 
 
 @dataclass(frozen=True)
@@ -223,8 +246,8 @@ class Sequences:
 class Feed:
     """Batches of some users' sequences, epoch after epoch.
 
-    A batch holds users of like length, at most `max_users` of them and `max_tokens` tokens (one user may have more). With a
-    `seed`, every epoch deals the users anew; without, they come longest first and all epochs are the same. `crop` "random" cuts
+    A batch holds at most `max_users` users and `max_tokens` tokens (one user may have more). With a `seed`, every epoch deals the
+    users anew, at random, whatever their lengths; without, they come longest first and all epochs are the same. `crop` "random" cuts
     each user's history after a random step in every epoch, "newest" nowhere; the cut-off that fields count back from then lies
     at a random time before the next event, as a true cut-off does.
     """
@@ -262,20 +285,16 @@ class Feed:
 def plan(lengths: Array, max_tokens: int, max_users: int, generator: np.random.Generator | None = None) -> list[Array]:
     """Deal sequences of these lengths (n), in tokens, to batches within both limits: the places in `lengths` of each batch.
 
-    Longest first; with a `generator`, at random within buckets of like length (a quarter apart), and the batches shuffled.
+    Longest first; with a `generator`, at random: batches of users of like length are no faster where nothing is padded, and teach less.
     """
-    if generator is None:
-        order = np.argsort(-lengths, kind="stable")
-    else:
-        bucket = np.searchsorted(_bucket_edges(int(lengths.max(initial=1))), lengths)
-        order = np.lexsort((generator.permutation(len(lengths)), -bucket))
+    order = np.argsort(-lengths, kind="stable") if generator is None else generator.permutation(len(lengths))
     ends, batches, start = np.cumsum(lengths[order]), [], 0
     while start < len(order):
         done = int(ends[start - 1]) if start else 0
         stop = max(start + 1, min(int(np.searchsorted(ends, done + max_tokens, side="right")), start + max_users))
         batches.append(order[start:stop])
         start = stop
-    return batches if generator is None else [batches[i] for i in generator.permutation(len(batches))]
+    return batches
 
 
 def _counted(lengths: Array) -> tuple[Array, Array]:
@@ -292,13 +311,6 @@ def _moment(timelines: Timelines, upto: Array, share: Array) -> Array:
     wait = np.where(upto < lengths, following, timelines.until) - last
     moment: Array = last + 1 + (share * np.maximum(wait - 1, 0)).astype(np.int64)
     return moment
-
-
-def _bucket_edges(longest: int) -> list[int]:
-    edges = [1]
-    while edges[-1] < longest:
-        edges.append(max(edges[-1] + 1, edges[-1] * 5 // 4))
-    return edges
 
 
 def _first_contacts(events: Events, field: str, rows: Array) -> Array:

@@ -41,15 +41,17 @@ def pieces() -> int:
 
 
 def each(work: Callable[[Piece], Result], parts: Sequence[Piece]) -> list[Result]:
-    """`work` on every part, at the same time and without gradients; a single part is done in this thread."""
+    """`work` on every part, at the same time and without gradients; a single part is done in this thread. Autocast is as it is here."""
     if len(parts) == 1:
-        return [_without_gradients(work, parts[0])]
-    return list(_pool().map(_without_gradients, [work] * len(parts), parts))
+        with torch.no_grad():
+            return [work(parts[0])]
+    cast, kind = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
+    def there(part: Piece) -> Result:
+        with torch.no_grad(), torch.autocast("cpu", kind, enabled=cast):  # settings of the thread
+            return work(part)
 
-def _without_gradients(work: Callable[[Piece], Result], part: Piece) -> Result:
-    with torch.no_grad():  # a setting of the thread
-        return work(part)
+    return list(_pool().map(there, parts))
 
 
 def _pool() -> ThreadPoolExecutor:
