@@ -42,6 +42,68 @@ def test_gru_equals_torch(lengths: list[int], layers: int) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("lengths", CASES.values(), ids=CASES.keys())
+def test_gru_of_inputs_that_recur(lengths: list[int]) -> None:
+    """Reading every distinct input once, or a user's own addition, would change states or gradients."""
+    torch.manual_seed(0)
+    layout = Layout.of(np.array(lengths))
+    gru = PackedGRU(3, 5, 2).double()
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    added = torch.randn(len(lengths), 3, dtype=torch.float64, requires_grad=True)
+    rows, owner = torch.randint(0, 4, (layout.tokens,)), torch.from_numpy(layout.owner)
+    plain, last_of_plain = gru(x[rows] + added[owner], layout)
+    expected = [plain, last_of_plain, *_gradients(gru, plain, last_of_plain, x, added)]
+    states, last = gru(x, layout, rows=rows, added=added)
+    for found, wanted in zip([states, last, *_gradients(gru, states, last, x, added)], expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_gru_from_nothing_is_from_zeros() -> None:
+    """Leaving out what zeros contribute would change states or gradients."""
+    torch.manual_seed(0)
+    layout = Layout.of(np.array(CASES["mixed lengths"]))
+    gru, x = PackedGRU(3, 5, 2).double(), torch.randn(layout.tokens, 3, dtype=torch.float64, requires_grad=True)
+    zeros = torch.zeros(2, layout.users, 5, dtype=torch.float64, requires_grad=True)
+    states, last = gru(x, layout, zeros)
+    wanted = _gradients(gru, states, last, x, zeros)
+    states, last = gru(x, layout)
+    found = torch.autograd.grad(
+        (states * torch.linspace(-1, 1, states.numel(), dtype=states.dtype).view_as(states)).sum()
+        + (last.square() * torch.linspace(1, -1, last.numel(), dtype=last.dtype).view_as(last)).sum(),
+        [x, *gru.parameters()],
+    )
+    for mine, theirs in zip(found, [wanted[0], *wanted[2:]], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_gru_in_bfloat16_is_near_float32() -> None:
+    """Under autocast nothing would be gained, or a state be carried so coarsely that a long memory fades."""
+    torch.manual_seed(0)
+    layout = Layout.of(np.sort(np.random.default_rng(1).integers(60, 120, 20))[::-1])
+    gru, x = PackedGRU(16, 32, 2), torch.randn(layout.tokens, 16, requires_grad=True)
+    initial = torch.randn(2, 20, 32, requires_grad=True)
+    states, last = gru(x, layout, initial)
+    wanted = _gradients(gru, states, last, x, initial)
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse_states, coarse_last = gru(x, layout, initial)
+    assert coarse_states.dtype == torch.bfloat16 and coarse_last.dtype == torch.float32
+    found = _gradients(gru, coarse_states.float(), coarse_last, x, initial)
+    for mine, theirs in zip([coarse_last, *found], [last, *wanted], strict=True):
+        assert nn.functional.cosine_similarity(mine.flatten(), theirs.flatten(), dim=0) > 0.999
+        assert not torch.equal(mine, theirs)
+
+
+def test_dropout_leaves_its_share() -> None:
+    """The share dropped would be another than was asked for, or the same rows would be dropped in every layer and at every step."""
+    gru = PackedGRU(3, 64, 3, dropout=0.3)
+    torch.manual_seed(0)
+    one, two = gru.kept_rows(1000)
+    assert one.float().mean().item() == pytest.approx(0.7, abs=0.01) and not torch.equal(one, two)
+    assert not torch.equal(gru.kept_rows(1000)[0], one)
+    torch.manual_seed(0)
+    assert torch.equal(gru.kept_rows(1000)[0], one)
+
+
 def test_gru_without_gradient_equals_with() -> None:
     """Encoding would use other arithmetic than training, or lose a block of steps."""
     torch.manual_seed(0)
@@ -98,6 +160,7 @@ def test_layout_says_where_rows_lie(lengths: list[int]) -> None:
     assert layout.owner.tolist() == [user for user, _ in rows]
     assert layout.ends.tolist() == [rows.index((user, length - 1)) for user, length in enumerate(lengths)]
     assert layout.followed.tolist() == [row for row, (user, step) in enumerate(rows) if step < lengths[user] - 1]
-    parts = layout.parts(3)
-    assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(layout.tokens))
-    assert [part.layout.lengths.tolist() for part in parts] == [lengths[part.users] for part in parts]
+    for first in range(min(3, len(lengths))):
+        part, places = layout.every(first, 3)
+        assert part.lengths.tolist() == lengths[first::3]
+        assert places.tolist() == [row for row, (user, _) in enumerate(rows) if user % 3 == first]

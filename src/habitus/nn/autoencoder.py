@@ -75,8 +75,8 @@ class SequenceAutoencoder(Trainee):
         self.decoder = PackedGRU(width, hidden, layers, dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in sizes)
         self.absence = nn.Linear(hidden, len(sizes)) if absent else None
-        if self.absence is not None:  # at first, as likely as any other code
-            self.absence.bias.data = -torch.tensor([float(size - 1) for size in sizes]).log()
+        if self.absence is not None:
+            nn.init.zeros_(self.absence.bias)
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Cross-entropies (nats) of all columns, summed over steps and columns, and the number of steps (the end is one)."""
