@@ -58,9 +58,7 @@ def test_build_same_bytes_from_shuffled_rows(tmp_path: Path, engine: str) -> Non
 def test_build_same_bytes_from_every_engine(tmp_path: Path, suffix: str) -> None:
     """Without it, a model fitted with one engine would read another engine's timelines wrongly."""
     log = logs.write(tmp_path, logs.tables(1), suffix)
-    lines = {engine: made(log, engine)[1] for engine in ENGINES}
-    for engine in ENGINES[1:]:
-        assert_same(lines[ENGINES[0]], lines[engine])
+    assert_same(made(log, "polars")[1], made(log, "duckdb")[1])  # Spark: test_spark
 
 
 def test_build_same_from_parquet_and_frames(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def found(log: EventLog, engine: str) -> list[str]:
     return [f"{one.level}|{one.where}|{one.text}" for one in inspect(log, engine_named(engine), now=NOW).findings]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
 def test_inspect_counts_a_sound_log(tmp_path: Path, engine: str) -> None:
     """The figures people first look at must be those of a plain count."""
     frames = logs.tables(0)
@@ -33,9 +33,10 @@ def test_inspect_counts_a_sound_log(tmp_path: Path, engine: str) -> None:
     assert result.events_per_user["max"] == users.value_counts()["count"].max()
     assert result.distinct["sku"] == frames["buy"]["sku"].n_unique()
     orphans = (~frames["buy"]["sku"].is_in(frames["products"]["sku"].to_list())).sum()
-    assert any(f"{orphans:,} rows have a sku that 'products' does not know" in text for text in found(logs.write(tmp_path, frames), engine))
+    texts = [one.text for one in result.findings]
+    assert any(f"{orphans:,} rows have a sku that 'products' does not know" in text for text in texts)
     repeats = len(frames["buy"]) - frames["buy"].n_unique()
-    assert any(f"{repeats:,} rows repeat another row" in text for text in found(logs.write(tmp_path, frames), engine))
+    assert any(f"{repeats:,} rows repeat another row" in text for text in texts)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -87,7 +88,7 @@ def test_inspect_names_everything_in_one_go(tmp_path: Path, engine: str) -> None
     assert inspect(log, engine_named(engine), now=NOW).stops_a_run
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
 def test_inspect_mixed_key_types(tmp_path: Path, engine: str) -> None:
     """Text against whole numbers joins nothing; silently, every property would be absent."""
     frames = logs.tables(1)
@@ -177,7 +178,7 @@ def test_times_numbers_without_a_unit_are_refused() -> None:
         survey(log, "e", engine_named("polars"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
 def test_check_says_what_would_stop_a_run(tmp_path: Path, engine: str) -> None:
     """`check` that says go before a run that stops is worse than none."""
     (tmp_path / "e.csv").write_text("u,t,x\n1,2024-01-01,a\n")

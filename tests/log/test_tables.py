@@ -119,7 +119,8 @@ def test_columns_may_be_called_anything(tmp_path: Path, engine: str, suffix: str
     log = described(
         tmp_path, path=f"e.{suffix}", fields=names, columns=dict(zip(names, ODD, strict=True)), where={"_row": f"{ODD.index('_row')}a"}
     )
-    assert [columns(log, engine)[name] for name in names] == [[f"{i}a"] for i in range(len(ODD))]
+    found = columns(log, engine)
+    assert [found[name] for name in names] == [[f"{i}a"] for i in range(len(ODD))]
     assert survey(log, "e", engine_named(engine)).kept == 1
     people = frame.rename({"u": "User", "t": "select me"}).rename({"_time": "t", "_user": "u"})
     people = people.rename({"User": "_time", "select me": "_user"})
@@ -330,7 +331,7 @@ def test_parts_of_a_table_that_differ(tmp_path: Path, engine: str, first: Any, s
         with pytest.raises(LogError, match=expected):
             columns(log, engine)
     else:
-        assert columns(log, engine)["x"] == expected
+        assert sorted(columns(log, engine)["x"], key=str) == sorted(expected, key=str)
 
 
 def test_paths_with_signs_of_a_pattern(tmp_path: Path, engine: str) -> None:
@@ -342,7 +343,7 @@ def test_paths_with_signs_of_a_pattern(tmp_path: Path, engine: str) -> None:
         pl.DataFrame({**A, "x": [value]}).write_parquet(folder / f"{name}.parquet")
     for suffix in ("csv", "parquet"):
         assert columns(described(folder, path=f"a[1].{suffix}"), engine)["x"] == ["a"]
-        assert columns(described(folder, path=f"a?.{suffix}"), engine)["x"] == ["c", "b"]
+        assert sorted(columns(described(folder, path=f"a?.{suffix}"), engine)["x"]) == ["b", "c"]
 
 
 def test_codes_that_cannot_be_used_are_found(engine: str) -> None:
@@ -364,9 +365,11 @@ def test_codes_that_cannot_be_used_are_found(engine: str) -> None:
 def test_frames_are_adopted_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run looks at a frame dozens of times; converting gigabytes each time would take longer than learning."""
     from habitus.log import engine as module
+    from habitus.log import spark
 
     converted, original = [], module.to_arrow
-    monkeypatch.setattr(module, "to_arrow", lambda frame: (converted.append(isinstance(frame, pd.DataFrame)), original(frame))[1])
+    for door in (module, spark):
+        monkeypatch.setattr(door, "to_arrow", lambda frame: (converted.append(isinstance(frame, pd.DataFrame)), original(frame))[1])
     log = frame_log(pd.DataFrame({"u": [1, 2], "t": TIMES[:2], "x": ["a", "b"]}), roles={"target": "e"})
     runs = engine_named(engine)
     inspect(log, runs, NOW)
