@@ -30,7 +30,7 @@ def spark() -> Iterator[Any]:
     from habitus.log.spark import started
 
     settings = {
-        "spark.sql.shuffle.partitions": "2", "spark.executor.memory": "768m",
+        "spark.sql.shuffle.partitions": "2", "spark.executor.memory": "768m", "spark.locality.wait": "0s",
         # Tables of a few rows: compiling code for a query takes longer than the query.
         "spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.sql.adaptive.enabled": "false",
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1",

@@ -1,6 +1,8 @@
 """Encoding on Spark's executors: the vectors of one machine, whoever made them."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import habitus
 from habitus import cluster
 from habitus.log.engine import engine_named
+from habitus.log.spark import quiet
 from habitus.pipeline import Options
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
@@ -64,7 +67,8 @@ def test_encode_on_spark_equals_encode_here(spark: Any, shop: tuple[Path, habitu
 
 
 def test_encode_on_spark_in_many_pieces(spark: Any, shop: tuple[Path, habitus.Model], tmp_path: Path) -> None:
-    """Pieces come back in any order; a vector under another user's name would be found by nobody."""
+    """Pieces come back in any order; a vector under another user's name would be found by nobody. And a large model that is opened
+    for every piece would take longer to open than to use."""
     folder, model = shop
     lines = model.timelines(
         habitus.open_log(folder), until=model.until, engine=engine_named("polars"), folder=tmp_path / "timelines"
@@ -72,3 +76,23 @@ def test_encode_on_spark_in_many_pieces(spark: Any, shop: tuple[Path, habitus.Mo
     engine: Any = engine_named("spark")
     found = cluster.encode(model, tmp_path / "timelines", engine, device="cpu", piece_events=100)
     np.testing.assert_allclose(found.matrix, model.encode(lines, device="cpu").matrix, atol=1e-5)
+    model.save(tmp_path / "model")
+    where, pieces = (str(tmp_path / "model"), str(tmp_path / "timelines")), [(piece.start, piece.stop) for piece in lines.pieces(100)]
+
+    def watched(numbers: Iterator[Any]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        from habitus import cluster
+
+        for batch in cluster._encode_pieces(*where, pieces, "cpu", numbers):
+            opened = cluster._opened.cache_info().misses
+            yield pa.record_batch({"executor": [os.getppid()], "worker": [os.getpid()], "opened": [opened], "users": [len(batch)]})
+
+    schema = "executor bigint, worker bigint, opened bigint, users bigint"
+    with quiet():
+        table = engine.session.range(0, len(pieces), 1, len(pieces)).mapInArrow(watched, schema).toArrow()
+    seen = pl.DataFrame(table)
+    assert len(seen) == len(pieces) >= 8 and seen["users"].sum() == len(lines)
+    assert (seen.group_by("worker").agg(pl.col("opened").n_unique())["opened"] == 1).all(), "the model was opened between two pieces"
+    if "cluster" in spark.sparkContext.master:
+        assert seen["executor"].n_unique() == 2

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -148,27 +149,31 @@ def test_times_one_grammar_for_every_engine(tmp_path: Path, engine: str) -> None
     assert [None if value is None else int(value) for value in read] == expected
 
 
+STORED: list[tuple[pl.Series, Any]] = [
+    (pl.Series([1_659_799_045]), "s"),
+    (pl.Series([1_659_799_045_000]), "ms"),
+    (pl.Series([1_659_799_045_000_000]), "us"),
+    (pl.Series([1_659_799_045_000_000_999]), "ns"),
+    (pl.Series([1_659_799_045.0]), "s"),
+    (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ms"), None),
+    (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ns"), None),
+    (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime().dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"), None),
+]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
-    ("column", "unit"),
-    [
-        (pl.Series([1_659_799_045]), "s"),
-        (pl.Series([1_659_799_045_000]), "ms"),
-        (pl.Series([1_659_799_045_000_000]), "us"),
-        (pl.Series([1_659_799_045_000_000_999]), "ns"),
-        (pl.Series([1_659_799_045.0]), "s"),
-        (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ms"), None),
-        (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ns"), None),
-        (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime().dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"), None),
-    ],
-)
-def test_times_every_way_of_storing_them(engine: str, column: pl.Series, unit: Any) -> None:
+def test_times_every_way_of_storing_them(engine: str) -> None:
     """The same moment, however it is stored, is the same number of microseconds."""
     from habitus.log.tables import TIME, event_table
 
-    log = EventLog.from_frames({"e": pl.DataFrame({"u": [1], "t": column})}, user="u", time="t", time_unit=unit)
     runs = engine_named(engine)
-    assert runs.columns(event_table(log, "e", runs))[TIME].tolist() == [1_659_799_045_000_000]
+    cases = [
+        EventLog.from_frames({"e": pl.DataFrame({"u": [1], "t": column})}, user="u", time="t", time_unit=unit) for column, unit in STORED
+    ]
+    frames = [event_table(log, "e", runs).select(nw.lit(n).cast(nw.Int64).alias("case"), TIME) for n, log in enumerate(cases)]
+    read = runs.columns(nw.concat(frames, how="vertical").sort("case"))
+    assert read["case"].tolist() == list(range(len(STORED)))
+    assert read[TIME].tolist() == [1_659_799_045_000_000] * len(STORED)
 
 
 def test_times_numbers_without_a_unit_are_refused() -> None:
