@@ -12,7 +12,7 @@ from habitus.judge.challenge_target import ChallengeWitness
 from habitus.judge.targets import DAY, Split, Targets
 from habitus.judge.tasks import TASKS
 from habitus.log.description import EventLog
-from habitus.log.engine import ENGINES, engine_named
+from habitus.log.engine import engine_named
 from habitus.log.sources import open_log
 from habitus.witness import LogWitness, witness_of
 
@@ -37,7 +37,7 @@ def log_of(tables: dict[str, pl.DataFrame]) -> EventLog:
     )
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=("polars", "duckdb"))
 def witness(request: pytest.FixtureRequest) -> LogWitness:
     return LogWitness(log_of(frames()), engine_named(request.param))
 
@@ -74,7 +74,7 @@ def test_answers_equal_loops_over_the_rows(witness: LogWitness) -> None:
 def test_labels_do_not_depend_on_the_engine() -> None:
     """Two engineers with two engines would judge the same profiles differently."""
     split = Split(8 * DAY, 14 * DAY, 20 * DAY)
-    made = [Targets.of(np.arange(40), split, LogWitness(log_of(frames()), engine_named(engine))) for engine in ENGINES]
+    made = [Targets.of(np.arange(40), split, LogWitness(log_of(frames()), engine_named(engine))) for engine in ("polars", "duckdb")]
     assert list(made[0].tasks) == ["churn", "conversion", "propensity_category", "propensity_sku", "propensity_price"]
     assert "that it did not have before" in made[0].skipped["propensity_new_sku"]
     for name in made[0].tasks:
@@ -126,7 +126,7 @@ def test_a_target_folder_takes_precedence(tmp_path: Path) -> None:
     assert len(labels.positions) == len(np.load(TARGET / "active_clients.npy"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
 def test_a_joined_field_comes_through_its_own_key(engine: str) -> None:
     """With two property tables, earlier values would be looked up by the other table's key, and all items be new."""
     buys = pl.DataFrame({"u": [1, 2, 3], "t": [datetime(1970, 1, day) for day in (2, 3, 9)], "sku": [1, 2, 3], "shop": [7, 8, 9]})

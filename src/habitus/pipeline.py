@@ -237,9 +237,9 @@ def encode(
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut = _cut(until, found)
     users = _users(options.users, log, engine)
-    with _scratch(out) as folder:
+    with _scratch(out, needed=engine.name == "spark") as folder:
         lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)
-        profiles = model.encode(lines, device=options.device, progress=options.progress)
+        profiles = _encoded(model, lines, folder, engine, options)
     more = {
         "users_without_events": int((lines.lengths == 0).sum()),
         "shares": lines.facts["shares"],
@@ -349,15 +349,28 @@ def peak_memory() -> int | None:
 
 
 @contextmanager
-def _scratch(out: str | Path | None) -> Iterator[Path | None]:
-    """A folder beside `out` for timelines that are needed only while work goes on; none, and memory instead, without `out`."""
-    if out is None:
+def _scratch(out: str | Path | None, *, needed: bool = False) -> Iterator[Path | None]:
+    """A folder beside `out` for timelines that are needed only while work goes on; without `out` none, and memory instead, or one
+    of the system's where a folder is `needed`."""
+    if out is None and not needed:
         yield None
         return
-    place = Path(out).absolute().parent
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{Path(out).name}-", dir=place) as folder:
+    place = None if out is None else Path(out).absolute().parent
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{'habitus' if out is None else Path(out).name}-", dir=place) as folder:
         yield Path(folder) / "timelines"
+
+
+def _encoded(model: Model, lines: Timelines, folder: Path | None, engine: Engine, options: Options) -> Profiles:
+    """The profiles of these timelines; of those in a folder, made by the executors where the engine is Spark."""
+    if engine.name == "spark" and folder is not None and lines.n_events:
+        from habitus import cluster
+        from habitus.log.spark import Spark
+
+        assert isinstance(engine, Spark)
+        return cluster.encode(model, folder, engine, device=options.device, progress=options.progress)
+    return model.encode(lines, device=options.device, progress=options.progress)
 
 
 def _recipe(given: Recipe | str | Path) -> Recipe:

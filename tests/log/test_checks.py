@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -21,7 +22,7 @@ def found(log: EventLog, engine: str) -> list[str]:
     return [f"{one.level}|{one.where}|{one.text}" for one in inspect(log, engine_named(engine), now=NOW).findings]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
 def test_inspect_counts_a_sound_log(tmp_path: Path, engine: str) -> None:
     """The figures people first look at must be those of a plain count."""
     frames = logs.tables(0)
@@ -33,9 +34,10 @@ def test_inspect_counts_a_sound_log(tmp_path: Path, engine: str) -> None:
     assert result.events_per_user["max"] == users.value_counts()["count"].max()
     assert result.distinct["sku"] == frames["buy"]["sku"].n_unique()
     orphans = (~frames["buy"]["sku"].is_in(frames["products"]["sku"].to_list())).sum()
-    assert any(f"{orphans:,} rows have a sku that 'products' does not know" in text for text in found(logs.write(tmp_path, frames), engine))
+    texts = [one.text for one in result.findings]
+    assert any(f"{orphans:,} rows have a sku that 'products' does not know" in text for text in texts)
     repeats = len(frames["buy"]) - frames["buy"].n_unique()
-    assert any(f"{repeats:,} rows repeat another row" in text for text in found(logs.write(tmp_path, frames), engine))
+    assert any(f"{repeats:,} rows repeat another row" in text for text in texts)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -87,7 +89,7 @@ def test_inspect_names_everything_in_one_go(tmp_path: Path, engine: str) -> None
     assert inspect(log, engine_named(engine), now=NOW).stops_a_run
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
 def test_inspect_mixed_key_types(tmp_path: Path, engine: str) -> None:
     """Text against whole numbers joins nothing; silently, every property would be absent."""
     frames = logs.tables(1)
@@ -147,27 +149,31 @@ def test_times_one_grammar_for_every_engine(tmp_path: Path, engine: str) -> None
     assert [None if value is None else int(value) for value in read] == expected
 
 
+STORED: list[tuple[pl.Series, Any]] = [
+    (pl.Series([1_659_799_045]), "s"),
+    (pl.Series([1_659_799_045_000]), "ms"),
+    (pl.Series([1_659_799_045_000_000]), "us"),
+    (pl.Series([1_659_799_045_000_000_999]), "ns"),
+    (pl.Series([1_659_799_045.0]), "s"),
+    (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ms"), None),
+    (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ns"), None),
+    (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime().dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"), None),
+]
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
-    ("column", "unit"),
-    [
-        (pl.Series([1_659_799_045]), "s"),
-        (pl.Series([1_659_799_045_000]), "ms"),
-        (pl.Series([1_659_799_045_000_000]), "us"),
-        (pl.Series([1_659_799_045_000_000_999]), "ns"),
-        (pl.Series([1_659_799_045.0]), "s"),
-        (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ms"), None),
-        (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime(time_unit="ns"), None),
-        (pl.Series(["2022-08-06T15:17:25"]).str.to_datetime().dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"), None),
-    ],
-)
-def test_times_every_way_of_storing_them(engine: str, column: pl.Series, unit: Any) -> None:
+def test_times_every_way_of_storing_them(engine: str) -> None:
     """The same moment, however it is stored, is the same number of microseconds."""
     from habitus.log.tables import TIME, event_table
 
-    log = EventLog.from_frames({"e": pl.DataFrame({"u": [1], "t": column})}, user="u", time="t", time_unit=unit)
     runs = engine_named(engine)
-    assert runs.columns(event_table(log, "e", runs))[TIME].tolist() == [1_659_799_045_000_000]
+    cases = [
+        EventLog.from_frames({"e": pl.DataFrame({"u": [1], "t": column})}, user="u", time="t", time_unit=unit) for column, unit in STORED
+    ]
+    frames = [event_table(log, "e", runs).select(nw.lit(n).cast(nw.Int64).alias("case"), TIME) for n, log in enumerate(cases)]
+    read = runs.columns(nw.concat(frames, how="vertical").sort("case"))
+    assert read["case"].tolist() == list(range(len(STORED)))
+    assert read[TIME].tolist() == [1_659_799_045_000_000] * len(STORED)
 
 
 def test_times_numbers_without_a_unit_are_refused() -> None:
@@ -177,7 +183,7 @@ def test_times_numbers_without_a_unit_are_refused() -> None:
         survey(log, "e", engine_named("polars"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
 def test_check_says_what_would_stop_a_run(tmp_path: Path, engine: str) -> None:
     """`check` that says go before a run that stops is worse than none."""
     (tmp_path / "e.csv").write_text("u,t,x\n1,2024-01-01,a\n")

@@ -4,6 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -42,11 +43,6 @@ def columns(log: EventLog, engine: str | Engine, event: str = "e") -> dict[str, 
     runs = engine_named(engine) if isinstance(engine, str) else engine
     found = runs.columns(event_table(log, event, runs))
     return {name: [None if value is None or value != value else value for value in array.tolist()] for name, array in found.items()}
-
-
-def times(engine: str, column: Any, unit: Any = None) -> list[Any]:
-    frame = pa.table({"u": list(range(len(column))), "t": column})
-    return columns(frame_log(frame, time_unit=unit), engine)[TIME]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +115,8 @@ def test_columns_may_be_called_anything(tmp_path: Path, engine: str, suffix: str
     log = described(
         tmp_path, path=f"e.{suffix}", fields=names, columns=dict(zip(names, ODD, strict=True)), where={"_row": f"{ODD.index('_row')}a"}
     )
-    assert [columns(log, engine)[name] for name in names] == [[f"{i}a"] for i in range(len(ODD))]
+    found = columns(log, engine)
+    assert [found[name] for name in names] == [[f"{i}a"] for i in range(len(ODD))]
     assert survey(log, "e", engine_named(engine)).kept == 1
     people = frame.rename({"u": "User", "t": "select me"}).rename({"_time": "t", "_user": "u"})
     people = people.rename({"User": "_time", "select me": "_user"})
@@ -140,34 +137,38 @@ def test_fields_named_like_a_count(engine: str) -> None:
 BIG = [None, 1_000_000]
 
 
-@pytest.mark.parametrize(
-    ("column", "unit", "expected"),
-    [
-        (pa.array([2**62, 1]), "s", BIG),
-        (pa.array([-(2**63), 1]), "s", BIG),
-        (pa.array([2**63 + 1, 1], pa.uint64()), "s", BIG),
-        (pa.array([1e300, 1.0]), "s", BIG),
-        (pa.array([float("nan"), float("inf"), 1.0]), "s", [None, None, 1_000_000]),
-        (pa.array([7_999_999_999_999, 8_000_000_000_000]), "s", [7_999_999_999_999_000_000, None]),
-        (pa.array([1, 2**60], pa.timestamp("s")), None, [1_000_000, None]),
-        (pa.array([1000, 2**62], pa.timestamp("ms")), None, [1_000_000, None]),
-        (pa.array([1, 2**63 - 1], pa.timestamp("us")), None, [1, None]),
-        (pa.array([0, 2**31 - 1], pa.date32()), None, [0, None]),
-        (pa.array([1, 999, -1, -1500], pa.timestamp("ns")), None, [0, 0, -1, -2]),
-        (pa.array([1, 999, -1, -1500], pa.timestamp("ns", "Asia/Tokyo")), None, [0, 0, -1, -2]),
-        (pa.array([-1, -1000, -1001, 1999]), "ns", [-1, -1, -2, 1]),
-        (pa.array([-1.0, -1000, -1001, 1999]), "ns", [-1, -1, -2, 1]),
-        (pa.array([0.0000005, 0.0000015, -0.0000005]), "s", [1, 2, 0]),
-        (pa.array([Decimal("1.5"), Decimal("0.0000015")]), "s", [1_500_000, 2]),
-        (pa.array(["2024-01-01", "2024-01-02"]).dictionary_encode(), None, [1_704_067_200_000_000, 1_704_153_600_000_000]),
-    ],
-)
-def test_times_out_of_range_are_unreadable(engine: str, column: Any, unit: Any, expected: list[Any]) -> None:
+FAR: list[tuple[Any, Any, list[Any]]] = [
+    (pa.array([2**62, 1]), "s", BIG),
+    (pa.array([-(2**63), 1]), "s", BIG),
+    (pa.array([2**63 + 1, 1], pa.uint64()), "s", BIG),
+    (pa.array([1e300, 1.0]), "s", BIG),
+    (pa.array([float("nan"), float("inf"), 1.0]), "s", [None, None, 1_000_000]),
+    (pa.array([7_999_999_999_999, 8_000_000_000_000]), "s", [7_999_999_999_999_000_000, None]),
+    (pa.array([1, 2**60], pa.timestamp("s")), None, [1_000_000, None]),
+    (pa.array([1000, 2**62], pa.timestamp("ms")), None, [1_000_000, None]),
+    (pa.array([1, 2**63 - 1], pa.timestamp("us")), None, [1, None]),
+    (pa.array([0, 2**31 - 1], pa.date32()), None, [0, None]),
+    (pa.array([1, 999, -1, -1500], pa.timestamp("ns")), None, [0, 0, -1, -2]),
+    (pa.array([1, 999, -1, -1500], pa.timestamp("ns", "Asia/Tokyo")), None, [0, 0, -1, -2]),
+    (pa.array([-1, -1000, -1001, 1999]), "ns", [-1, -1, -2, 1]),
+    (pa.array([-1.0, -1000, -1001, 1999]), "ns", [-1, -1, -2, 1]),
+    (pa.array([0.0000005, 0.0000015, -0.0000005]), "s", [1, 2, 0]),
+    (pa.array([Decimal("1.5"), Decimal("0.0000015")]), "s", [1_500_000, 2]),
+    (pa.array(["2024-01-01", "2024-01-02"]).dictionary_encode(), None, [1_704_067_200_000_000, 1_704_153_600_000_000]),
+]
+
+
+def test_times_out_of_range_are_unreadable(engine: str) -> None:
     """A time that overflows would land anywhere in history, or end in a panic; fractions must fall alike on every engine."""
-    assert times(engine, column, unit) == expected
-    log = frame_log(pa.table({"u": list(range(len(column))), "t": column}), time_unit=unit)
-    found = survey(log, "e", engine_named(engine))
-    assert found.unreadable_time == expected.count(None)
+    runs = engine_named(engine)
+    cases = [frame_log(pa.table({"u": list(range(len(column))), "t": column}), time_unit=unit) for column, unit, _ in FAR]
+    frames = [event_table(log, "e", runs).select(nw.lit(n).cast(nw.Int64).alias("case"), USER, TIME) for n, log in enumerate(cases)]
+    found = runs.columns(nw.concat(frames, how="vertical").sort("case", USER))  # at once: a job on Spark costs as much as all of them
+    times = [None if value is None or value != value else value for value in found[TIME].tolist()]
+    for number, (column, unit, expected) in enumerate(FAR):
+        assert [time for case, time in zip(found["case"], times, strict=True) if case == number] == expected, (column, unit)
+    for log, (_, _, expected) in list(zip(cases, FAR, strict=True))[:: 8 if engine == "spark" else 1]:
+        assert survey(log, "e", runs).unreadable_time == expected.count(None)
 
 
 def test_times_out_of_range_in_parquet(tmp_path: Path, engine: str) -> None:
@@ -330,7 +331,7 @@ def test_parts_of_a_table_that_differ(tmp_path: Path, engine: str, first: Any, s
         with pytest.raises(LogError, match=expected):
             columns(log, engine)
     else:
-        assert columns(log, engine)["x"] == expected
+        assert sorted(columns(log, engine)["x"], key=str) == sorted(expected, key=str)
 
 
 def test_paths_with_signs_of_a_pattern(tmp_path: Path, engine: str) -> None:
@@ -342,7 +343,7 @@ def test_paths_with_signs_of_a_pattern(tmp_path: Path, engine: str) -> None:
         pl.DataFrame({**A, "x": [value]}).write_parquet(folder / f"{name}.parquet")
     for suffix in ("csv", "parquet"):
         assert columns(described(folder, path=f"a[1].{suffix}"), engine)["x"] == ["a"]
-        assert columns(described(folder, path=f"a?.{suffix}"), engine)["x"] == ["c", "b"]
+        assert sorted(columns(described(folder, path=f"a?.{suffix}"), engine)["x"]) == ["b", "c"]
 
 
 def test_codes_that_cannot_be_used_are_found(engine: str) -> None:
@@ -364,9 +365,11 @@ def test_codes_that_cannot_be_used_are_found(engine: str) -> None:
 def test_frames_are_adopted_once(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run looks at a frame dozens of times; converting gigabytes each time would take longer than learning."""
     from habitus.log import engine as module
+    from habitus.log import spark
 
     converted, original = [], module.to_arrow
-    monkeypatch.setattr(module, "to_arrow", lambda frame: (converted.append(isinstance(frame, pd.DataFrame)), original(frame))[1])
+    for door in (module, spark):
+        monkeypatch.setattr(door, "to_arrow", lambda frame: (converted.append(isinstance(frame, pd.DataFrame)), original(frame))[1])
     log = frame_log(pd.DataFrame({"u": [1, 2], "t": TIMES[:2], "x": ["a", "b"]}), roles={"target": "e"})
     runs = engine_named(engine)
     inspect(log, runs, NOW)

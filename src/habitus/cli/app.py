@@ -17,7 +17,7 @@ app = typer.Typer(
 
 LogPath = Annotated[Path, typer.Argument(metavar="LOG", help="A log.toml, or a folder in the RecSys Challenge's layout.")]
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `habitus recipes`) or a .toml file.")]
-Engine = Annotated[str, typer.Option(help="What runs the table work: polars or duckdb.")]
+Engine = Annotated[str, typer.Option(help="What runs the table work: polars, duckdb, or spark on a cluster.")]
 BadRows = Annotated[Literal["stop", "skip"], typer.Option(help="Rows without a user or a readable time: stop, or go on without them.")]
 Rejected = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rows that cannot be used to this .parquet or .csv file.")]
 Users = Annotated[Path | None, typer.Option(metavar="FILE", help="Only these users: .npy, .parquet, .csv, or one id per line.")]

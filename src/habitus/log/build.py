@@ -4,6 +4,7 @@ Works through Narwhals expressions on any engine; the result is the same bytes w
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,23 +100,29 @@ class _Coder:
         frame = nw.concat([self._coded(number, event) for number, event in enumerate(self.log.events)], how="vertical")
         order = [USER, TIME, TYPE, *(_raw(name) for name in self.log.own_fields)]
         ends = np.cumsum(counts)
-        start = 0
-        while start < len(users):
-            done = int(ends[start - 1]) if start else 0
-            stop = max(int(np.searchsorted(ends, done + most, side="right")), start + 1)
-            mine = frame
-            if stop - start < len(users):
-                mine = frame.filter(nw.col(USER) >= users[start].item(), nw.col(USER) <= users[stop - 1].item())
-            kept = [TIME, TYPE, *(_code(n) for n in self._joined()), *(_value(n) for n in self._numbers())]
-            with reading(self.log.source):
-                columns = self.engine.columns(mine.sort(order, nulls_last=True).select(kept))
-            if len(columns[TIME]) != (expected := int(counts[start:stop].sum())):
-                raise LogError(
-                    f"{self.log.source}: {len(columns[TIME]):,} events were read where {expected:,} had been counted: a file changed "
-                    "meanwhile, a property table has a key twice, or two values differ in invisible characters only."
-                )
-            yield self._shard(columns)
-            start = stop
+        several = len(users) > 0 and int(ends[-1]) > most
+        with self.engine.held(frame, USER) if several else nullcontext(frame) as rows:
+            start = 0
+            while start < len(users):
+                done = int(ends[start - 1]) if start else 0
+                stop = max(int(np.searchsorted(ends, done + most, side="right")), start + 1)
+                mine = rows
+                if stop - start < len(users):
+                    mine = rows.filter(nw.col(USER) >= users[start].item(), nw.col(USER) <= users[stop - 1].item())
+                yield self._shard(self._read(mine.sort(order, nulls_last=True), int(counts[start:stop].sum())))
+                start = stop
+
+    def _read(self, frame: Frame, expected: int) -> dict[str, Array]:
+        """The coded columns of these rows. Raises LogError if they are not as many as had been counted."""
+        kept = [TIME, TYPE, *(_code(n) for n in self._joined()), *(_value(n) for n in self._numbers())]
+        with reading(self.log.source):
+            columns = self.engine.columns(frame.select(kept))
+        if len(columns[TIME]) != expected:
+            raise LogError(
+                f"{self.log.source}: {len(columns[TIME]):,} events were read where {expected:,} had been counted: a file changed "
+                "meanwhile, a property table has a key twice, or two values differ in invisible characters only."
+            )
+        return columns
 
     def facts(self) -> dict[str, Any]:
         """Events, and per field the share of events whose code is OTHER or ABSENT."""

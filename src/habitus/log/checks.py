@@ -88,10 +88,8 @@ def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
     frame = event_table(log, event, engine, numbered=True)
     no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
     good = frame.filter(~no_user, ~no_time).select(nw.col(TIME).min().alias("first"), nw.col(TIME).max().alias("last"))
-    counts = frame.select(
-        nw.len().alias("rows"), no_user.sum().alias("no_user"), no_text.sum().alias("no_time"),
-        (no_time & ~no_text).sum().alias("unreadable_time"), (no_user | no_time).sum().alias("refused"),
-    )  # fmt: skip
+    bad = {"no_user": no_user, "no_time": no_text, "unreadable_time": no_time & ~no_text, "refused": no_user | no_time}
+    counts = frame.select(nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in bad.items()))
     with reading_table(log, event):
         found, span = engine.columns(counts), engine.columns(good)
     first, last = (None if span[key][0] is None else int(span[key][0]) for key in ("first", "last"))

@@ -35,7 +35,7 @@ class Source:
 
 def words(dtype: Any) -> str:
     """A type as people call it."""
-    if dtype.is_integer():
+    if _is_whole(dtype):
         return "a whole number"
     if dtype.is_numeric():
         return "a number"
@@ -46,15 +46,20 @@ def words(dtype: Any) -> str:
     return known.get(type(dtype), "of a type that is not read")
 
 
+def _is_whole(dtype: Any) -> bool:
+    """Whether a type is of whole numbers; to Spark, unsigned ones of 64 bits and those beyond are decimals."""
+    return bool(dtype.is_integer()) or dtype in (nw.Decimal(20, 0), nw.Decimal(38, 0))
+
+
 def with_user(frame: Frame, source: Source, target: str, engine: Engine) -> Frame:
     """Add the user: whole numbers, or text that is not empty; null where there is none."""
     dtype = frame.collect_schema()[source.private]
     if dtype == nw.String:
         value = nw.col(source.private)
         return frame.with_columns(nw.when(value != "").then(value).otherwise(None).alias(target))
-    if dtype.is_integer() or dtype.is_float():  # floats: what pandas makes of whole numbers with missing ones
+    if _is_whole(dtype) or dtype.is_float():  # floats: what pandas makes of whole numbers with missing ones
         whole = engine.with_whole(frame, source.private, target)
-        if dtype.is_integer():
+        if _is_whole(dtype):
             _require_whole(frame, whole, source, target, dtype, engine)
         return whole
     raise LogError(f"table {source.table!r}: the user column {source.column!r} is {words(dtype)}; whole numbers or text are needed.")
@@ -73,7 +78,7 @@ def with_time(frame: Frame, source: Source, unit: str | None, target: str, engin
         raise LogError(f"{place} is {words(dtype)}; timestamps, dates, ISO text or epoch numbers are read.")
     if unit is None:
         raise LogError(f'{place} holds numbers; state their unit, time_unit = "s", "ms", "us" or "ns".')
-    if dtype.is_integer():
+    if _is_whole(dtype):
         frame = engine.with_whole(frame, source.private, target)
         return frame.with_columns(_micros(nw.col(target), unit).alias(target))
     value = nw.col(source.private).cast(nw.Float64)
@@ -113,7 +118,7 @@ def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Eng
         whole = engine.with_whole(frame, source.private, target)
         _require_whole(frame, whole, source, target, dtype, engine)
         return whole
-    if dtype.is_integer() and kind == "category":
+    if _is_whole(dtype) and kind == "category":
         whole = engine.with_whole(frame, source.private, target)
         _require_whole(frame, whole, source, target, dtype, engine)
         return whole
@@ -136,7 +141,8 @@ def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtyp
         some = whole.filter(nw.col(target).is_null(), ~value.is_null())
         some = some.filter(value.is_finite()) if dtype.is_float() else some
         with reading(f"table {source.table!r}"):
-            found = engine.columns(some.select(value.cast(nw.String).alias("_lost")).head(1))["_lost"]
+            as_is = value if dtype.is_float() else value.cast(nw.String)  # engines write floats in their own ways
+            found = engine.columns(some.select(as_is.alias("_lost")).head(1))["_lost"]
         return str(found[0]) if len(found) else None
 
     example = engine.remembered(source.of, ("lost", source.table, source.column), lost) if source.of is not None else lost()

@@ -1,10 +1,11 @@
-"""What runs the table work: Polars or DuckDB behind the same Narwhals expressions, and the few things Narwhals cannot say.
+"""What runs the table work: Polars, DuckDB or Spark (`spark`) behind the same Narwhals expressions, and the few things Narwhals cannot say.
 
 An engine reads files, takes frames in, and gives NumPy arrays out. It knows nothing of users, fields or codes.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -18,7 +19,7 @@ from habitus.log.times import MAX_TIME, parse_times, sql_time
 
 Array = NDArray[Any]
 Frame = nw.LazyFrame[Any]
-ENGINES = ("polars", "duckdb")
+ENGINES = ("polars", "duckdb", "spark")
 T = TypeVar("T")
 
 
@@ -58,6 +59,9 @@ class Engine(Protocol):
     def spelled(self, frame: Frame, column: str) -> Frame:
         """Write lists of integers as text, "[ 1 2 3 ]"."""
 
+    def held(self, frame: Frame, by: str) -> AbstractContextManager[Frame]:
+        """The same rows, to be read several times by ranges of the column `by`: where it pays, made once and kept meanwhile."""
+
     def columns(self, frame: Frame) -> dict[str, Array]:
         """Run the frame and bring its columns into memory; nulls are None in object arrays, NaN in floats."""
 
@@ -68,6 +72,10 @@ def engine_named(name: str) -> Engine:
         return _Polars()
     if name == "duckdb":
         return _DuckDB()
+    if name == "spark":
+        from habitus.log.spark import Spark
+
+        return Spark()
     raise LogError(f"engine: there is no {name!r}; there are {', '.join(ENGINES)}.")
 
 
@@ -85,6 +93,10 @@ def reading(what: str) -> Iterator[None]:
         errors = (*errors, duckdb.Error)
     except ImportError:
         pass
+    if "pyspark" in sys.modules:
+        from habitus.log.spark import errors as of_spark
+
+        errors = (*errors, *of_spark())
     try:
         yield
     except LogError:
@@ -94,8 +106,8 @@ def reading(what: str) -> Iterator[None]:
         raise LogError(f"{what}: cannot be read: {reason[:400]}") from None
 
 
-class _Memory:
-    """What was found or made once; the objects it belongs to are kept too, so that no other takes their identity."""
+class Memory:
+    """What all engines share: what was found or made once, and the objects it belongs to, so that no other takes their identity."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}
@@ -117,6 +129,10 @@ class _Memory:
             return self._adopt(frame)
         return self.remembered(frame, ("adopted",), lambda: self._adopt(frame))
 
+    def held(self, frame: Frame, by: str) -> AbstractContextManager[Frame]:
+        """See Engine; on one machine a file is read again as fast as what was kept of it."""
+        return nullcontext(frame)
+
     def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
         raise NotImplementedError
 
@@ -124,7 +140,7 @@ class _Memory:
         raise NotImplementedError
 
 
-class _Polars(_Memory):
+class _Polars(Memory):
     name = "polars"
 
     def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
@@ -206,7 +222,7 @@ class _Polars(_Memory):
         return to_numpy(native.to_arrow())
 
 
-class _DuckDB(_Memory):
+class _DuckDB(Memory):
     name = "duckdb"
 
     def __init__(self) -> None:

@@ -73,3 +73,17 @@ def sql_time(column: str) -> str:
     closely = f"epoch_us(TRY_CAST({local} AS TIMESTAMP)) - {sign} * coalesce({minutes}, 0)"
     usual = f"WHEN regexp_matches({column}, '{_USUAL}') THEN epoch_us(TRY_CAST({column} AS TIMESTAMP))"
     return f"CASE {usual} WHEN regexp_matches({text}, '{ISO}') THEN {closely} END"
+
+
+def spark_time(column: Any) -> Any:
+    """The same for Spark, in a session whose time zone is UTC: a column of microseconds over one of strings."""
+    import pyspark.sql.functions as F
+
+    text = F.translate(F.trim(column), ",", ".")
+    local = F.regexp_replace(F.substring(text, 12, 40), r"(Z|z|[+-][0-9:]+)$", "")
+    local = F.regexp_replace(local, r"(\.[0-9]{6})[0-9]+$", "$1")
+    offset = F.translate(F.regexp_extract(F.substring(text, 12, 40), r"([+-][0-9:]+)$", 1), ":", "")
+    minutes = F.substring(offset, 2, 2).try_cast("bigint") * 60 + F.coalesce(F.substring(offset, 4, 2).try_cast("bigint"), F.lit(0))
+    shift = F.coalesce(minutes, F.lit(0)) * F.when(offset.startswith("-"), -60_000_000).otherwise(60_000_000)
+    time = F.concat(F.substring(text, 1, 10), F.lit(" "), F.when(local == "", "00:00").otherwise(local)).try_cast("timestamp")
+    return F.when(text.rlike(ISO), F.unix_micros(time) - shift)
