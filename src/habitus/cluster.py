@@ -29,7 +29,8 @@ _PIECE_EVENTS = 1 << 22  # as many as `Encoder.encode` takes at once
 
 
 def encode(
-    model: Model, timelines: Path, engine: Spark, *, device: str = "auto", piece_events: int = _PIECE_EVENTS, progress: Progress = SILENT
+    model: Model, timelines: Path, engine: Spark, *, device: str = "auto", precision: str = "float32",
+    piece_events: int = _PIECE_EVENTS, progress: Progress = SILENT,
 ) -> Profiles:  # fmt: skip
     """What `model.encode` gives for the timelines in this folder, to 1e-5, made by the executors of the engine's session.
 
@@ -44,7 +45,7 @@ def encode(
     pieces = [(piece.start, piece.stop) for piece in lines.pieces(most)]
     with tempfile.TemporaryDirectory(prefix=".model-", dir=timelines.parent) as folder:
         model.save(folder, overwrite=True)
-        job = partial(_encode_pieces, folder, str(timelines), pieces, device)
+        job = partial(_encode_pieces, folder, str(timelines), pieces, device, precision)
         with progress.stage("encoding on Spark", lines.n_events, "events") as advance, _failing(), quiet():
             numbers = engine.session.range(0, len(pieces), 1, len(pieces))
             table = numbers.mapInArrow(job, _SCHEMA).toArrow()
@@ -87,7 +88,9 @@ def _gathered(lines: Timelines, table: Any) -> Profiles:
     )  # fmt: skip
 
 
-def _encode_pieces(model: str, timelines: str, pieces: list[tuple[int, int]], device: str, numbers: Iterator[Any]) -> Iterator[Any]:
+def _encode_pieces(
+    model: str, timelines: str, pieces: list[tuple[int, int]], device: str, precision: str, numbers: Iterator[Any]
+) -> Iterator[Any]:  # fmt: skip
     """On an executor: Arrow batches of the vectors of the pieces with these numbers; the first row of a piece says the rest."""
     import pyarrow as pa
 
@@ -95,7 +98,7 @@ def _encode_pieces(model: str, timelines: str, pieces: list[tuple[int, int]], de
     for batch in numbers:
         for number in batch.column(0).to_pylist():
             start, stop = pieces[number]
-            found = fitted.encode(lines.at(slice(start, stop)), device=device)
+            found = fitted.encode(lines.at(slice(start, stop)), device=device, precision=precision)
             said = json.dumps(
                 {
                     "blocks": found.blocks, "features": list(found.features), "until": found.until, "model_until": found.model_until,

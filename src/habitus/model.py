@@ -61,9 +61,12 @@ class Model:
             progress.say(line)
         return lines
 
-    def encode(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Profiles:
-        """The fused profile of every user of `timelines`, which this model's vocabulary must have coded."""
-        return self.fusion.apply([encoder.encode(timelines, device=device, progress=progress) for encoder in self.encoders])
+    def encode(
+        self, timelines: Timelines, *, device: str = "auto", precision: str = "float32", progress: Progress = SILENT
+    ) -> Profiles:  # fmt: skip
+        """The fused profile of every user of `timelines`, which this model's vocabulary must have coded; `precision`: see `Encoder`."""
+        how = {"device": device, "precision": precision}
+        return self.fusion.apply([encoder.encode(timelines, **how, progress=progress) for encoder in self.encoders])
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the whole model as an artefact whose parts are artefacts of their own."""

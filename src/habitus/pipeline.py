@@ -137,9 +137,10 @@ class Options:
     device: str = "auto"
     seed: int = 0
     progress: Progress = SILENT
+    precision: str = "float32"  # of encoding: "float32" or "bfloat16"
 
     def __post_init__(self) -> None:
-        for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda"))):
+        for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda")), ("precision", ("float32", "bfloat16"))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}.")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
@@ -369,8 +370,10 @@ def _encoded(model: Model, lines: Timelines, folder: Path | None, engine: Engine
         from habitus.log.spark import Spark
 
         assert isinstance(engine, Spark)
-        return cluster.encode(model, folder, engine, device=options.device, progress=options.progress)
-    return model.encode(lines, device=options.device, progress=options.progress)
+        return cluster.encode(
+            model, folder, engine, device=options.device, precision=options.precision, progress=options.progress
+        )  # fmt: skip
+    return model.encode(lines, device=options.device, precision=options.precision, progress=options.progress)
 
 
 def _recipe(given: Recipe | str | Path) -> Recipe:

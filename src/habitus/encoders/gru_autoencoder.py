@@ -103,6 +103,7 @@ class GRUAutoencoder(Encoder):
     Settings = GRUAutoencoderSettings
     field_settings = ("distinct",)
     cannot_read = ("text",)
+    in_bfloat16 = True
     settings: GRUAutoencoderSettings
 
     _columns: tuple[Column, ...] = ()

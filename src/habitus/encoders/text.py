@@ -133,11 +133,13 @@ class Text(Encoder):
         """Number of columns: the model's; known once fitted."""
         return self._dim
 
-    def encode(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Profiles:
+    def encode(
+        self, timelines: Timelines, *, device: str = "auto", precision: str = "float32", progress: Progress = SILENT
+    ) -> Profiles:  # fmt: skip
         """See `Encoder.encode`. Raises LogError if the model is no longer the one there was at `fit`."""
         self._seen, self._beyond = {}, 0
         try:
-            return super().encode(timelines, device=device, progress=progress)
+            return super().encode(timelines, device=device, precision=precision, progress=progress)
         finally:
             self._seen = {}
 
