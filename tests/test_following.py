@@ -139,6 +139,11 @@ def test_command_run_by_two_processes_leaves_one_run(shop: tuple[Path, Path], tm
         assert other["score"] == pytest.approx(row["score"], abs=0.02)
 
 
+def test_script_goes_on_in_the_first_process_alone(ended: tuple[Path, CompletedProcess[str]]) -> None:
+    """What follows a fit in a script would run twice, or timelines in memory could not be learned from by two."""
+    assert (ended[0] / "script.txt").read_text() == "2\n"
+
+
 def test_error_of_the_first_process_is_said_once(ended: tuple[Path, CompletedProcess[str]]) -> None:
     """In the midst of a training, the other would wait for ever for what the first was to send, or complain of its silence."""
     folder, process = ended
