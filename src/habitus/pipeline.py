@@ -154,8 +154,7 @@ def run(
     """The main job: cut the log, fit the recipe before the cut, profile every user as of the cut, judge by what came after.
 
     `out` is the run's folder (None: nothing is written); the cut lies `earlier` windows before the newest one. Raises a
-    HabitusError for whatever is wrong, as early as it can be known. Started by torchrun, all processes train, and all but the first end
-    with it: they stay in the first call of this, or of `fit`.
+    HabitusError for whatever is wrong, as early as it can be known. Under torchrun as `fit`.
     """
     join()
     begin = clock.perf_counter()
@@ -207,8 +206,7 @@ def fit(
 ) -> Model:  # fmt: skip
     """Fit a recipe on the events before `until` (microseconds UTC, or ISO text; default: all). `out` is the model's folder.
 
-    Started by torchrun, all processes train, and all but the first end with it: they stay in the first call of this, or of `run`.
-    """
+    Started by torchrun, all processes train, and those beside the first stay in this call until that one ends (`following.join`)."""
     join()
     recipe, log = _recipe(recipe), _log(log)
     if out is not None:
@@ -261,15 +259,9 @@ def encode(
 
 
 def evaluate(
-    profiles: Mapping[str, Profiles],
-    log: EventLog | str | Path,
-    *,
-    judged: Judge = Judge(),
-    own_tasks: Sequence[Task] = (),
-    window: str = "14d",
-    earlier: int = 0,
-    options: Options = Options(),
-) -> Scoreboard:
+    profiles: Mapping[str, Profiles], log: EventLog | str | Path, *, judged: Judge = Judge(), own_tasks: Sequence[Task] = (),
+    window: str = "14d", earlier: int = 0, options: Options = Options(),
+) -> Scoreboard:  # fmt: skip
     """Judge sets of profiles by what their users did after the cut-off, beside plain counts and random vectors.
 
     `judged.tasks` may name `own_tasks` as well as the challenge's; `earlier` moves the cut-off back by so many windows. Raises
