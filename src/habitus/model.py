@@ -21,6 +21,7 @@ from habitus import artefact
 from habitus.encoders.base import Encoder, encoder_class
 from habitus.errors import ArtefactError, NothingToLearnError, RecipeError
 from habitus.feeding import fed_by_events, nothing_fed
+from habitus.following import fit as fit_encoder
 from habitus.fusion import Fusion
 from habitus.log.build import build
 from habitus.log.description import EventLog
@@ -237,7 +238,7 @@ class Fitting:
         self._begin(member.name)
         encoder = encoder_class(member.kind)(member.settings, name=member.name)
         work = self.work / member.name / mark if self.work else None
-        encoder.fit(timelines, seed=self.seed, device=self.device, progress=self.progress, work=work)
+        fit_encoder(encoder, timelines, self.timelines_folder, seed=self.seed, device=self.device, progress=self.progress, work=work)
         if place is not None:
             encoder.save(place, overwrite=True)
             self._finish(member.name, mark)

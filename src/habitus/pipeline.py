@@ -22,6 +22,7 @@ from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import InputError, LogError
 from habitus.feeding import feedable
+from habitus.following import join
 from habitus.judge.challenge_target import ChallengeWitness
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.targets import DAY, Split, Targets, moment
@@ -154,8 +155,9 @@ def run(
     """The main job: cut the log, fit the recipe before the cut, profile every user as of the cut, judge by what came after.
 
     `out` is the run's folder (None: nothing is written); the cut lies `earlier` windows before the newest one. Raises a
-    HabitusError for whatever is wrong, as early as it can be known.
+    HabitusError for whatever is wrong, as early as it can be known. Under torchrun as `fit`.
     """
+    join()
     begin = clock.perf_counter()
     recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
     if out is not None:
@@ -203,7 +205,10 @@ def fit(
     recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, until: int | str | datetime | None = None,
     overwrite: bool = False, options: Options = Options(),
 ) -> Model:  # fmt: skip
-    """Fit a recipe on the events before `until` (microseconds UTC, or ISO text; default: all). `out` is the model's folder."""
+    """Fit a recipe on the events before `until` (microseconds UTC, or ISO text; default: all). `out` is the model's folder.
+
+    Started by torchrun, all processes train, and those beside the first stay in this call until that one ends (`following.join`)."""
+    join()
     recipe, log = _recipe(recipe), _log(log)
     if out is not None:
         artefact.check_folder(out, "model", overwrite=overwrite)
@@ -255,15 +260,9 @@ def encode(
 
 
 def evaluate(
-    profiles: Mapping[str, Profiles],
-    log: EventLog | str | Path,
-    *,
-    judged: Judge = Judge(),
-    own_tasks: Sequence[Task] = (),
-    window: str = "14d",
-    earlier: int = 0,
-    options: Options = Options(),
-) -> Scoreboard:
+    profiles: Mapping[str, Profiles], log: EventLog | str | Path, *, judged: Judge = Judge(), own_tasks: Sequence[Task] = (),
+    window: str = "14d", earlier: int = 0, options: Options = Options(),
+) -> Scoreboard:  # fmt: skip
     """Judge sets of profiles by what their users did after the cut-off, beside plain counts and random vectors.
 
     `judged.tasks` may name `own_tasks` as well as the challenge's; `earlier` moves the cut-off back by so many windows. Raises

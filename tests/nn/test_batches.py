@@ -154,14 +154,42 @@ def test_feed_is_a_function_of_seed_and_epoch() -> None:
         assert read(1, 3, crop) != read(2, 3, crop)
 
 
-def test_feed_shares_an_epoch_among_processes() -> None:
-    """Processes would train on the same users, or one would wait for batches that the other does not have."""
+@pytest.mark.parametrize("crop", ["newest", "random"])
+def test_feed_shares_every_batch_among_processes(crop: str) -> None:
+    """Several processes would train on other batches than one does, on the same users, or wait for batches that another does not have."""
     timelines = random_timelines(0, users=60)
     sequences = Sequences(timelines, columns_of(timelines, FIELDS, 50), max_length=9)
-    feed = Feed(sequences, _with_events(timelines), max_tokens=60, seed=0)
-    parts = [[tuple(batch.users) for batch in feed.epoch(0, (part, 2))] for part in range(2)]
-    assert len(parts[0]) == len(parts[1]) > 2
-    assert not {user for batch in parts[0] for user in batch} & {user for batch in parts[1] for user in batch}
+    feed = Feed(sequences, _with_events(timelines), max_tokens=60, seed=0, crop=crop)
+    seen: list[set[int]] = [set(), set(), set()]
+    for whole, *parts in zip(feed.epoch(1), *(feed.part(1, which, 3) for which in range(3)), strict=True):
+        expected = _sequences(whole)
+        found = [{} if part is None else _sequences(part) for part in parts]
+        assert {user: codes for part in found for user, codes in part.items()} == expected
+        assert sum(map(len, found)) == len(expected)
+        for users, part in zip(seen, found, strict=True):
+            users |= set(part)
+    assert all(seen) and max(seen[0]) < min(seen[1]) and max(seen[1]) < min(seen[2]), "each has users in a row"
+
+
+def test_processes_read_whole_shards_where_they_can() -> None:
+    """Every process of a cluster would read every file, or one would do most of the work for a file's sake."""
+    timelines = random_timelines(0, users=400, shards=4)
+    bounds = np.cumsum([0, *(len(shard.time) for shard in timelines.shards)])
+    shard = np.searchsorted(bounds[1:], timelines.starts, side="right")
+    there = timelines.lengths > 0
+
+    def shards_read(lines: Timelines, parts: int) -> list[set[int]]:
+        sequences = Sequences(lines, columns_of(lines, FIELDS, 50), max_length=9)
+        owner, tokens = sequences.owner(parts), sequences.lengths(np.arange(len(lines)))
+        loads = [tokens[owner == part].sum() for part in range(parts)]
+        assert max(loads) <= 1.25 * sum(loads) / parts and (np.diff(owner) >= 0).all()
+        return [set(shard[(owner == part) & there].tolist()) for part in range(parts)]
+
+    assert shards_read(timelines, 4) == [{0}, {1}, {2}, {3}]
+    assert shards_read(timelines, 2) == [{0, 1}, {2, 3}]
+    assert shards_read(timelines, 1) == [{0, 1, 2, 3}]
+    assert len(set.union(*shards_read(timelines, 5))) == 4, "fewer shards than processes"
+    assert shards_read(timelines, 3)[0] >= {0, 1}, "two shards for one process and one for the others would be too uneven"
 
 
 @pytest.mark.parametrize("distinct", [None, "sku"])

@@ -97,13 +97,18 @@ def test_epoch_holds_every_pair_once() -> None:
     assert again == orders[0]
 
 
-def test_parts_of_an_epoch_are_its_batches() -> None:
-    """Several processes would learn from the same pairs."""
+def test_parts_of_a_batch_make_it_up() -> None:
+    """Several processes would learn from the same pairs, or set them against other items than one process does."""
     feed = a_feed(random_pairs(), batch=20)
-    whole = [described(batch) for batch in feed.epoch(2)]
-    halves = [[described(batch) for batch in feed.epoch(2, (part, 2))] for part in range(2)]
-    assert [len(half) for half in halves] == [len(whole) // 2] * 2
-    assert [one for both in zip(*halves, strict=True) for one in both] == whole[: len(whole) // 2 * 2]
+    for whole, *parts in zip(feed.epoch(2), *(feed.part(2, which, 3) for which in range(3)), strict=True):
+        there = [one for one in parts if one is not None]
+        assert sorted(row for one in there for row in described(one)) == sorted(described(whole))
+        for one in there:
+            np.testing.assert_array_equal(one.items[one.pool], whole.items[whole.pool])
+        shifts = [(int(b.items[b.better[i]]), int(b.shift[i])) for b in there for i in range(len(b.shift))]
+        assert sorted(shifts) == sorted((int(whole.items[whole.better[i]]), int(whole.shift[i])) for i in range(len(whole.shift)))
+    few = a_feed(random_pairs(), np.arange(2))
+    assert [[batch is None for batch in few.part(0, which, 3)] for which in range(3)] == [[False], [False], [True]]
 
 
 def test_turned_down_stands_below_what_the_user_took() -> None:

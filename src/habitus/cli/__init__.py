@@ -3,6 +3,7 @@
 import sys
 
 from habitus.errors import HabitusError
+from habitus.nn import processes
 
 _INTERRUPTED = 130
 
@@ -12,6 +13,10 @@ def main() -> None:
     from habitus.cli.app import app
 
     try:
+        if processes.several():  # started by torchrun: the command runs once
+            from habitus.following import join
+
+            join()
         app()
     except HabitusError as error:
         sys.stderr.write(f"habitus: {error}\n")

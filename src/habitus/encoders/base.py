@@ -43,6 +43,7 @@ class Encoder(ABC):
     event_settings: ClassVar[tuple[str, ...]] = ()  # settings that map event types, "*" for those not named, to what they count for
     cannot_read: ClassVar[tuple[str, ...]] = ()  # kinds of fields
     in_bfloat16: ClassVar[bool] = False  # whether it can encode in bfloat16
+    shared: ClassVar[bool] = False  # whether several processes can train it; in all but the first, `_fit` then ends after the training
 
     def __init__(self, settings: Any = None, *, name: str | None = None) -> None:
         self.settings = self.Settings() if settings is None else settings
@@ -199,7 +200,7 @@ class Encoder(ABC):
         reader = artefact.opening(folder, KIND)
         try:
             kind = encoder_class(reader.manifest["encoder"])
-            encoder = kind(kind.Settings(**_tupled(reader.json("settings"))), name=reader.manifest["name"])
+            encoder = kind(kind.Settings(**tupled(reader.json("settings"))), name=reader.manifest["name"])
             facts = reader.json("facts")
             encoder.model_until, encoder._coding, encoder.facts = facts["model_until"], facts["coding"], facts["report"]
             encoder._restore(reader.arrays("state"), facts["own"])
@@ -294,5 +295,6 @@ def _coding_of(timelines: Timelines) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tupled(settings: dict[str, Any]) -> dict[str, Any]:
+def tupled(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they come back from JSON, with tuples for lists again."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from habitus.encoders.base import Encoder, chosen_fields
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
 from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
+from habitus.nn import processes
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
@@ -104,6 +105,7 @@ class GRUAutoencoder(Encoder):
     field_settings = ("distinct",)
     cannot_read = ("text",)
     in_bfloat16 = True
+    shared = True
     settings: GRUAutoencoderSettings
 
     _columns: tuple[Column, ...] = ()
@@ -161,13 +163,15 @@ class GRUAutoencoder(Encoder):
             )
         groups = held_out_users(len(usable), (settings.watched, settings.tested), derived(seed, 2))
         learners, watched, tested = (usable[group] for group in groups)
-        self._absences = None if settings.absent else _absences(timelines.at(learners), self._columns)
         with seeded(derived(seed, 0)):
             self._model = self._new_model()
         report = train_on_sequences(
             self._model, sequences, learners, watched, settings, crop=settings.crop, name=self.name, seed=seed, device=device,
             progress=progress, work=work,
         )  # fmt: skip
+        if not processes.is_first():
+            return
+        self._absences = None if settings.absent else _absences(timelines.at(learners), self._columns)
         steps = sequences.steps[usable]
         self.facts = {
             "training": report,

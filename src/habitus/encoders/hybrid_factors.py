@@ -18,6 +18,7 @@ from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
+from habitus.nn import processes
 from habitus.nn.batches import Column, columns_of
 from habitus.nn.folding import Folding, firmness, sampled_items
 from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, distinct, offsets_of
@@ -100,6 +101,7 @@ class HybridFactors(Encoder):
     field_lists: ClassVar[Mapping[str, bool]] = {"item_features": False, "user_features": False}
     event_settings = ("weights",)
     cannot_read = ("text",)
+    shared = True
     _items: Array  # (n_items, components + 1) float32, features included, biases last
     _features: Array  # (user features, components) float32
     _columns: tuple[Column, ...] = ()  # of the user features
@@ -164,6 +166,8 @@ class HybridFactors(Encoder):
             model, feed, held_out, settings, seed=seed, device=device, title=f"training {self.name}", progress=progress, work=work,
             identity=_identity(settings, timelines, (*self._columns, *item_columns), pairs, user_bags, item_bags),
         )  # fmt: skip
+        if not processes.is_first():
+            return
         self._sample = sampled_items(taken, np.random.default_rng(derived(seed, 5)))
         self._keep(model, np.unique(pairs.users[learners]), item_bags)
         usual = self._prior + user_bags.sums(self._features).mean(0)

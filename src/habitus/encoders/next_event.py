@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from habitus.encoders.base import Encoder, chosen_fields, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
 from habitus.log.timelines import EVENT_TYPE, FIRST, Events, Timelines
+from habitus.nn import processes
 from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
 from habitus.nn.next_event import TARGETS, NextEventModel, Reading
@@ -100,6 +101,7 @@ class NextEvent(Encoder):
     field_lists: ClassVar[Mapping[str, bool]] = {"fields": True, "predict": True}
     event_settings = ("events",)
     cannot_read = ("text",)
+    shared = True
     settings: NextEventSettings
 
     _columns: tuple[Column, ...] = ()
@@ -133,11 +135,14 @@ class NextEvent(Encoder):
         self._require_values(timelines.at(learners))
         with seeded(derived(seed, 0)):
             self._model = self._new_model()
-        self._standardize(timelines.at(learners))
+        if processes.is_first():  # the others are given all of the model's numbers as training begins
+            self._standardize(timelines.at(learners))
         report = train_on_sequences(
             self._model, sequences, learners, watched, settings, crop=settings.crop, name=self.name, seed=seed, device=device,
             progress=progress, work=work,
         )  # fmt: skip
+        if not processes.is_first():
+            return
         steps = sequences.steps[usable]
         self.facts = {
             "training": report,

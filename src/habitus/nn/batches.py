@@ -16,6 +16,7 @@ from torch import Tensor
 from habitus.errors import LogError
 from habitus.log.timelines import ABSENT, END, EVENT_TYPE, FIRST, OTHER, START, Events, Shard, Timelines
 from habitus.nn.gru import Layout
+from habitus.nn.processes import share
 
 Array = NDArray[Any]
 BATCH_TOKENS = 16384  # of a batch that only has to be read
@@ -165,6 +166,11 @@ class Sequences:
         steps = self.steps[users] if cut is None else cut.steps
         return np.minimum(steps, self.max_steps) + 2
 
+    def owner(self, parts: int) -> Array:
+        """Which of `parts` processes reads each user, (n_users) int64: users in a row, and whole shards where they can be dealt evenly."""
+        bounds = np.cumsum([len(shard.time) for shard in self.timelines.shards])
+        return share(self.lengths(np.arange(len(self.steps))), np.searchsorted(bounds, self.timelines.starts, side="right"), parts)
+
     def batch(self, users: Array, cut: Cut | None = None) -> Batch:
         """The sequences of the users at these positions, who all have at least one step, as they were at the cut if there is one."""
         lengths = self.lengths(users, cut)
@@ -264,13 +270,17 @@ class Feed:
         cut, _ = self._draw(epoch)
         return int((self._sequences.lengths(self._users, cut) - 2).sum())
 
-    def epoch(self, number: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-        """The batches of epoch `number` (from 0); of `part` (i, n), every nth from the ith on, the same number for all i."""
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number` (from 0)."""
+        return (batch for batch in self.part(number, 0, 1) if batch is not None)
+
+    def part(self, number: int, which: int, parts: int) -> Iterator[Batch | None]:
+        """Of every batch of epoch `number` the users of process `which` of `parts`, None where it has none of them."""
         cut, generator = self._draw(number)
-        batches = plan(self._sequences.lengths(self._users, cut), self._max_tokens, self._max_users, generator)
-        which, parts = part
-        for chosen in batches[which : len(batches) // parts * parts : parts]:
-            yield self._sequences.batch(self._users[chosen], None if cut is None else cut.of(chosen))
+        owner = self._sequences.owner(parts)[self._users] if parts > 1 else np.zeros(len(self._users), np.int64)
+        for chosen in plan(self._sequences.lengths(self._users, cut), self._max_tokens, self._max_users, generator):
+            own = chosen[owner[chosen] == which]
+            yield self._sequences.batch(self._users[own], None if cut is None else cut.of(own)) if len(own) else None
 
     def _draw(self, epoch: int) -> tuple[Cut | None, np.random.Generator | None]:
         if self._seed is None:

@@ -128,22 +128,29 @@ class PairFeed:
         """Pairs."""
         return len(self._rows)
 
-    def epoch(self, number: int, part: tuple[int, int] = (0, 1)) -> Iterator[PairBatch]:
-        """The batches of epoch `number`; of `part` (i, n), every nth from the ith on, the same number for all i."""
-        order = self._rows[np.random.default_rng([self._seed, number]).permutation(len(self._rows))]
-        which, parts = part
-        batches = -(-len(order) // self._batch)
-        for index in range(which, batches // parts * parts, parts):
-            generator = np.random.default_rng([self._seed, number, index])
-            yield self._made(order[index * self._batch : (index + 1) * self._batch], generator)
+    def epoch(self, number: int) -> Iterator[PairBatch]:
+        """The batches of epoch `number`."""
+        return (batch for batch in self.part(number, 0, 1) if batch is not None)
 
-    def _made(self, rows: Array, generator: np.random.Generator) -> PairBatch:
+    def part(self, number: int, which: int, parts: int) -> Iterator[PairBatch | None]:
+        """Of every batch of epoch `number` the pairs of process `which` of `parts`, None where it has none of them."""
+        order = self._rows[np.random.default_rng([self._seed, number]).permutation(len(self._rows))]
+        for index in range(-(-len(order) // self._batch)):
+            generator = np.random.default_rng([self._seed, number, index])
+            yield self._made(order[index * self._batch : (index + 1) * self._batch], generator, which, parts)
+
+    def _made(self, rows: Array, generator: np.random.Generator, which: int, parts: int) -> PairBatch | None:
+        """What is drawn is drawn for the whole batch, so that it is the same for any number of parts."""
         pairs = self._pairs
         rows = rows[np.argsort(pairs.weights[rows] < 0, kind="stable")]
         taken = int((pairs.weights[rows] > 0).sum())
-        turned_down = pairs.items[rows[taken:]]
         pool = generator.integers(0, pairs.n_items, min(POOL, pairs.n_items))
         better = np.append(pairs.items[rows[:taken]], self._something_taken(pairs.users[rows[taken:]], generator))
+        shift = generator.integers(0, len(pool), taken)
+        rows, better, shift = (array[which::parts] for array in (rows, better, shift))
+        if not len(rows):
+            return None
+        turned_down = pairs.items[rows[len(shift) :]]
         users, user = distinct(pairs.users[rows], pairs.n_users)
         items, item = distinct(np.concatenate([better, turned_down, pool]), pairs.n_items)
         better_at, worse_at, pool_at = np.split(item, [len(rows), len(rows) + len(turned_down)])
@@ -151,7 +158,7 @@ class PairFeed:
             torch.from_numpy(users), _tensors(self._user_bags.at(users)), torch.from_numpy(items), _tensors(self._item_bags.at(items)),
             torch.from_numpy(user), torch.from_numpy(better_at), torch.from_numpy(worse_at),
             torch.from_numpy(np.abs(pairs.weights[rows])), torch.from_numpy(pool_at),
-            torch.from_numpy(generator.integers(0, len(pool), taken)), torch.from_numpy(self._own(users, pool)),
+            torch.from_numpy(shift), torch.from_numpy(self._own(users, pool)),
         )  # fmt: skip
 
     def _something_taken(self, users: Array, generator: np.random.Generator) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from habitus.nn import processes
 from habitus.nn.batches import Feed, Sequences
 from habitus.nn.training import Trainee, TrainingSettings, derived, train
 from habitus.progress import Progress
@@ -26,10 +27,12 @@ def train_on_sequences(
     `watched`: positions of the users whose loss decides when to stop, the learners themselves where there are none. `crop` as `Feed`
     has it. What is read and the settings make the identity of a checkpoint in `work`.
     """
+    # what was read is compared with a checkpoint's by the first process, which alone keeps one
+    identity = {"settings": asdict(settings), **sequences.identity} if processes.is_first() else {}
     feed = Feed(
         sequences, learners, max_tokens=settings.batch_tokens, max_users=settings.batch_users, seed=derived(seed, 3), crop=crop
     )  # fmt: skip
     return train(
         model, feed, Feed(sequences, watched if len(watched) else learners), settings, seed=seed, device=device, title=f"training {name}",
-        progress=progress, work=work, identity={"settings": asdict(settings), **sequences.identity},
+        progress=progress, work=work, identity=identity,
     )  # fmt: skip

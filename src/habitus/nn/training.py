@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from habitus.errors import InputError, TrainingError, is_whole, require, require_one
+from habitus.nn import processes
 from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
+from habitus.nn.sharing import Held, Shared
 from habitus.nn.threads import coarse
 from habitus.progress import SILENT, Progress
 
@@ -32,9 +34,9 @@ class TrainingSettings:
     """How an encoder is trained. Settings of encoders extend these. Raises RecipeError if a value is outside its range."""
 
     batch_users: int = 256
-    """Most users in a batch."""
+    """Most users in a batch, of all processes together where several train."""
     batch_tokens: int = 16384
-    """Most tokens (events, starts and ends) in a batch; a smaller number needs less memory."""
+    """Most tokens (events, starts and ends) in a batch, of all processes together; a smaller number needs less memory."""
     epochs: int = 10
     """Most passes over the users that are learned from."""
     patience: int = 3
@@ -77,8 +79,11 @@ class Feed(Protocol):
     def events(self, epoch: int) -> int:
         """Events in the epoch."""
 
-    def epoch(self, number: int, part: tuple[int, int] = (0, 1)) -> Iterator[Any]:
-        """The epoch's batches; of `part` (i, n), every nth from the ith on."""
+    def epoch(self, number: int) -> Iterator[Any]:
+        """The epoch's batches."""
+
+    def part(self, number: int, which: int, parts: int) -> Iterator[Any | None]:
+        """Of every batch of the epoch what is for process `which` of `parts`, None where that is nothing."""
 
 
 class Trainee(nn.Module):
@@ -116,7 +121,8 @@ def train(
     """Train `model` in place on `feed` until the loss on `held_out` stops falling; it ends with the best epoch's weights.
 
     With a folder `work`, a checkpoint is left there after every epoch, and one that is found there, of this same training
-    (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Returns a report of JSON
+    (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Within `processes.together` this is one
+    training of all processes, which call it alike; a folder and an identity matter in the first alone. Returns a report of JSON
     values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError
     if the loss is not finite, or there is nothing to learn from.
     """
@@ -139,7 +145,8 @@ def train(
     load_weights(model, course.best, "best")
     model.zero_grad(set_to_none=True)
     model.eval()
-    return _report(course, settings)
+    report = _report(course, settings)
+    return report if trainer.processes == 1 else {**report, "processes": trainer.processes}
 
 
 def torch_device(name: str) -> torch.device:
@@ -184,12 +191,20 @@ class _Trainer:
     def __init__(self, model: Trainee, settings: TrainingSettings, seed: int, device: str, progress: Progress) -> None:
         from lightning_fabric import Fabric
 
-        chosen = torch_device(device)
-        self._fabric = Fabric(accelerator=chosen.type, devices=1, precision=PRECISIONS[settings.precision])  # type: ignore[arg-type]
+        chosen, precision = torch_device(device).type, cast(Any, PRECISIONS[settings.precision])
+        self._group = processes.current()
+        self._fabric = (
+            self._group.fabric(chosen, precision) if self._group else Fabric(accelerator=chosen, devices=1, precision=precision)
+        )  # fmt: skip
         self._raw, self._settings, self._seed, self._progress = model, settings, seed, progress
         self._raw_optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
-        self._model, self._optimizer = self._fabric.setup(model, self._raw_optimizer)
+        self._model, self._optimizer = self._fabric.setup(Shared(model) if self._group else model, self._raw_optimizer)
         self._model.mark_forward_method("loss")  # for gradients shared between processes; it does not set the precision
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self._group.size if self._group else 1
 
     @contextmanager
     def surroundings(self) -> Iterator[None]:
@@ -199,7 +214,7 @@ class _Trainer:
 
     def resumed(self, checkpoints: Checkpoints) -> _Course:
         """Take up the newest checkpoint, if there is one."""
-        found = checkpoints.newest()
+        found = self._group.handed(checkpoints.newest()) if self._group else checkpoints.newest()
         if found is None:
             return _Course()
         arrays, facts = found
@@ -223,56 +238,60 @@ class _Trainer:
         _begin_randomness(derived(self._seed, 1, number, fabric.global_rank), fabric.device.type == "cuda")
         self._model.train()
         total, positions, done = torch.zeros((), dtype=torch.float64, device=fabric.device), 0, 0
-        batch: Batch
-        for step, batch in enumerate(feed.epoch(number, (fabric.global_rank, fabric.world_size))):
+        for step, batch in enumerate(self._batches(feed, number)):
             self._set_pace((number + done / max(events, 1)) / self._settings.epochs)
-            loss, count = self._step(batch.to(fabric.device))
+            loss, count, read = self._step(batch)
             total += loss
             positions += count
-            done += batch.n_events * fabric.world_size
+            done += read
             if step % _LOOK_EVERY == 0:
-                self._check(total, number)
-                advance(0, note=_note(course, self._settings, float(total) / positions))
-            advance(batch.n_events * fabric.world_size)
+                advance(0, note=_note(course, self._settings, self._checked(total, number) / max(positions, 1)))
+            advance(read)
         if not positions:
             raise TrainingError("training: there is no sequence to learn from; give more users, or fewer held-out ones.")
-        self._check(total, number)
+        whole = self._checked(total, number)
         seconds = time.perf_counter() - began
-        watched = self._loss_of(held_out)
-        self._check(watched, number)
         return {
-            "epoch": number + 1, "loss": float(total) / positions, "held_out": float(watched), "seconds": seconds,
+            "epoch": number + 1, "loss": whole / positions, "held_out": self._loss_of(held_out, number), "seconds": seconds,
             "events_per_second": done / seconds,
         }  # fmt: skip
 
-    def _step(self, batch: Any) -> tuple[Tensor, int]:
+    def _batches(self, feed: Feed, number: int) -> Iterator[Any | None]:
+        """What this process reads of the epoch, on its device; None in the place of a batch that has nothing for it."""
+        group = self._group
+        for batch in feed.part(number, group.rank, group.size) if group else feed.epoch(number):
+            yield None if batch is None else batch.to(self._fabric.device)
+
+    def _step(self, batch: Batch | None) -> tuple[Tensor, int, int]:
+        """This process's loss, and the positions and events of the whole batch."""
         self._optimizer.zero_grad(set_to_none=True)
         with self._fabric.autocast():
-            loss, count = self._model.loss(batch)
-        self._fabric.backward(loss / self._share(count))
+            loss, own = self._model.loss(Held(batch) if self._group else batch)
+        count, events = self._totals(own, 0 if batch is None else batch.n_events)
+        # gradients are averaged over processes: so that they become those of the mean over all positions
+        self._fabric.backward(loss / (max(count, 1) / self.processes))
         if self._settings.clip:
             self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
         self._optimizer.step()
-        return loss.detach().double(), count
+        return loss.detach().double(), int(count), int(events)
 
-    def _share(self, count: int) -> float:
-        """What to divide a summed loss by so that the gradient, averaged over processes, is that of the mean over all positions."""
-        if self._fabric.world_size == 1:
-            return count
-        everyone = self._fabric.all_reduce(torch.tensor(float(count), device=self._fabric.device), reduce_op="sum")
-        return float(cast(Tensor, everyone)) / self._fabric.world_size
+    def _totals(self, *numbers: float) -> list[float]:
+        """The numbers, summed over the processes."""
+        return self._group.totals(*numbers) if self._group else list(numbers)
 
-    def _loss_of(self, feed: Feed) -> Tensor:
+    def _loss_of(self, feed: Feed, epoch: int) -> float:
         """The loss per position, no dropout, no gradient."""
         self._model.eval()
         total, positions = torch.zeros((), dtype=torch.float64, device=self._fabric.device), 0
         with torch.no_grad():
-            for batch in feed.epoch(0):
-                with self._fabric.autocast():
-                    loss, count = self._model.loss(batch.to(self._fabric.device))
-                total += loss.double()
-                positions += count
-        return total / max(positions, 1)
+            for batch in self._batches(feed, 0):
+                if batch is not None:
+                    with self._fabric.autocast():
+                        loss, count = self._raw.loss(batch)
+                    total += loss.double()
+                    positions += count
+        (everyone,) = self._totals(positions)
+        return self._checked(total, epoch) / max(everyone, 1)
 
     def _set_pace(self, progressed: float) -> None:
         falling = self._settings.schedule == "cosine"
@@ -280,12 +299,15 @@ class _Trainer:
         for group in self._raw_optimizer.param_groups:
             group["lr"] = rate
 
-    def _check(self, loss: Tensor, epoch: int) -> None:
-        if not math.isfinite(float(loss)):
+    def _checked(self, loss: Tensor, epoch: int) -> float:
+        """The loss summed over the processes. Raises TrainingError, in all of them, if it is not finite."""
+        (whole,) = self._totals(float(loss))
+        if not math.isfinite(whole):
             raise TrainingError(
-                f"training: the loss is {float(loss)} in epoch {epoch + 1}, so nothing can be learned any more; lower learning_rate "
+                f"training: the loss is {whole} in epoch {epoch + 1}, so nothing can be learned any more; lower learning_rate "
                 f"(now {self._settings.learning_rate:g}) or set clip (now {self._settings.clip:g}; 1.0 is a common choice)."
             )
+        return whole
 
 
 def _begin_randomness(seed: int, on_gpu: bool) -> None:
