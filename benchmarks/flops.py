@@ -20,10 +20,10 @@ def autoencoder(
 ) -> int:  # fmt: skip
     """All users' sequences once through encoder, decoder and heads; with the backward pass three times as much.
 
-    The encoder reads events + 2 tokens a user, the decoder events + 1, and so many positions are rebuilt, in every field of `sizes`
-    codes: at so many positions as `there` says of each, at all of them if it does not (the paper's way: what an event lacks is a code like
-    others). `width`: numbers per embedded token; equal to `hidden`, or a linear map of the vector comes in between (one per user). Both gradients of a product, by its input and by its weights, cost as much
-    as the product.
+    The encoder reads events + 2 tokens a user, the decoder events + 1, and so many positions are rebuilt: in every field of `sizes` codes
+    at as many as `there` says of each, or at all of them (the paper's way: what an event lacks is a code like others). `width`: numbers per
+    embedded token; equal to `hidden`, or a linear map of the vector comes in between (one per user). Both gradients of a product, by its
+    input and by its weights, cost as much as the product.
     """
     tokens = gru(width, hidden, layers)
     positions = there or [events + users] * len(sizes)

@@ -99,8 +99,9 @@ def test_an_ignorant_model_costs_the_logarithm_of_every_size() -> None:
     columns = columns_of(timelines, ("event_type", "sku", "name"), 7)
     sizes = [column.size for column in columns]
     model = SequenceAutoencoder(sizes, embedding=4, join="sum", hidden=4, layers=1, dropout=0.0, decoder_start="stack")
-    for head in model.heads:
+    for head in (*model.heads, model.absence):
         torch.nn.init.zeros_(head.weight), torch.nn.init.zeros_(head.bias)
+    model.absence.bias.data = -torch.tensor([size - 1.0 for size in sizes]).log()  # as likely as any other code
     sequences = Sequences(timelines, columns, max_length=9)
     loss, steps = model.loss(next(Feed(sequences, np.flatnonzero(timelines.lengths)).epoch(0)))
     assert loss.item() / steps == pytest.approx(np.log(sizes).sum(), rel=1e-5)
@@ -290,15 +291,15 @@ def test_decoder_is_not_told_what_it_has_to_say() -> None:
     sequences = Sequences(timelines, columns, max_length=12)
     (batch,) = Feed(sequences, np.flatnonzero(timelines.lengths)).epoch(0)
     stack = model.encoder(model.embedding(batch.codes), batch.layout)[1]
-    model.encoder.forward = lambda *given: (None, stack)  # type: ignore[method-assign, assignment]  # the vector stays as it is
-    states, _ = model._teacher_forced(batch)
+    model.encoder.forward = lambda *given, **more: (None, stack)  # type: ignore[method-assign, assignment]  # the vector stays as it is
+    states, _ = model._teacher_forced(batch, None, None)
     last = batch.codes.clone()
     last[1, -1] = 7  # the longest sequence's last token: an end, which nothing follows
-    changed, _ = model._teacher_forced(type(batch)(batch.users, last, batch.layout))
+    changed, _ = model._teacher_forced(type(batch)(batch.users, last, batch.layout), None, None)
     torch.testing.assert_close(changed, states)
     first = batch.codes.clone()
     first[1, batch.layout.users] = 7  # the longest sequence's first event: told to the second step on, not to the first
-    changed, _ = model._teacher_forced(type(batch)(batch.users, first, batch.layout))
+    changed, _ = model._teacher_forced(type(batch)(batch.users, first, batch.layout), None, None)
     torch.testing.assert_close(changed[: batch.layout.users], states[: batch.layout.users])
     assert not torch.allclose(changed, states)
 
@@ -363,3 +364,37 @@ def test_left_out_steps_are_counted_with_distinct_too() -> None:
     timelines = random_timelines(0)
     encoder = new(distinct="sku", max_length=4, epochs=1).fit(timelines, device="cpu")
     assert encoder.encode(timelines, device="cpu").facts["events_left_out"] == encoder.facts["steps"]["beyond_max_length"] > 0
+
+
+def test_encoding_in_bfloat16_is_near_and_recorded() -> None:
+    """Who asks for bfloat16 would get other users' neighbours, or a later reader would not know what was asked for."""
+    timelines = random_timelines(0, users=300)
+    encoder = new(hidden=64, epochs=2, fields=("event_type", "sku", "price")).fit(timelines, device="cpu")
+    plain, coarse = (encoder.encode(timelines, device="cpu", precision=kind) for kind in ("float32", "bfloat16"))
+    there = timelines.lengths > 0
+    cosines = torch.nn.functional.cosine_similarity(*(torch.from_numpy(one.matrix[there]) for one in (plain, coarse)))
+    assert cosines.min() >= 0.9995 and not np.array_equal(plain.matrix, coarse.matrix)
+    assert [one.facts["precision"] for one in (plain, coarse)] == ["float32", "bfloat16"]
+    with pytest.raises(RecipeError, match="precision"):
+        encoder.encode(timelines, precision="float16")
+
+
+def test_training_on_a_sample_of_values_learns_nearly_the_same() -> None:
+    """The option for large vocabularies would teach something else, or be heeded where the loss is measured."""
+    timelines = random_timelines(0, users=200)
+    losses = [
+        new(hidden=32, epochs=6, patience=6, keep=400, fields=("event_type", "sku"), negatives=negatives)
+        .fit(timelines, device="cpu").facts["training"]["held_out"]
+        for negatives in (0, 8, 400)
+    ]  # fmt: skip
+    assert losses[2] == losses[0], "nothing is sampled where all values are about as many"
+    assert losses[1] != losses[0] and losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_columns_sampled_never_draw_what_nobody_says() -> None:
+    """Starts and padding would take places in the sample, or the end be missed though every user says it."""
+    model = SequenceAutoencoder([5, 1000], embedding=4, join="sum", hidden=4, layers=1, dropout=0.0, decoder_start="stack", negatives=20)
+    assert model._shares[0] is None
+    shares = model._shares[1]
+    assert shares is not None and len(shares) == 1000 and shares.sum().item() == pytest.approx(1)
+    assert (shares[:2] == 0).all() and (shares[2:].diff() < 0).all()

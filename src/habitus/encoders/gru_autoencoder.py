@@ -19,6 +19,7 @@ from habitus.nn import processes
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn.memory import in_fitting_pieces
 from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse, each, pieces
 from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
@@ -55,6 +56,8 @@ class GRUAutoencoderSettings(TrainingSettings):
     """Which steps an example trains on: the "newest", or those before a "random" step, drawn anew in every epoch."""
     absent: bool = True
     """Whether a field that an event lacks is to be rebuilt, too (the paper's way), or costs nothing."""
+    negatives: int = 0
+    """Values scored beside the true one in training, in fields with more than twice as many; 0: all of them (the paper's way)."""
     decoder_start: str = "stack"
     """What the decoder starts from: the encoder's whole "stack" (the paper's), or the vector alone ("latent")."""
     tested: float = 0.02
@@ -65,6 +68,7 @@ class GRUAutoencoderSettings(TrainingSettings):
         require(isinstance(self.fields, tuple), "fields", "a tuple of names", self.fields)
         for name in ("keep", "embedding", "hidden", "layers"):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
+        require(is_whole(self.negatives) and self.negatives >= 0, "negatives", "a whole number of at least 0", self.negatives)
         require(len(self.fields) > 0, "fields", "at least one name", self.fields)
         require(is_whole(self.max_length) and self.max_length >= 3, "max_length", "at least 3 (a start, a step, an end)", self.max_length)
         require(0 <= self.dropout < 1, "dropout", "at least 0 and below 1", self.dropout)
@@ -208,7 +212,7 @@ class GRUAutoencoder(Encoder):
         return SequenceAutoencoder(
             [column.size for column in self._columns], embedding=settings.embedding, join=settings.join, hidden=settings.hidden,
             layers=settings.layers, dropout=settings.dropout, decoder_start=settings.decoder_start,
-            absent=settings.absent,
+            absent=settings.absent, negatives=settings.negatives,
         )  # fmt: skip
 
     def _ready(self, device: torch.device) -> SequenceAutoencoder:
@@ -288,7 +292,8 @@ def _each_part(sequences: Sequences, device: torch.device, work: Callable[[Batch
     """`work` on every user with a step, longest sequences first, in batches: on a CPU as many at a time as there are threads."""
     for batch in Feed(sequences, np.flatnonzero(sequences.steps > 0)).epoch(0):
         parts = [part for part, _ in batch.parts(pieces() if device.type == "cpu" else 1)]
-        yield from zip(parts, each(lambda part: work(part.to(device)), parts), strict=True)
+        for found in each(lambda part: list(in_fitting_pieces(lambda piece: work(piece.to(device)), part)), parts):
+            yield from found
 
 
 def _event_type_column(columns: tuple[Column, ...]) -> int:

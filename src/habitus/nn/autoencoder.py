@@ -18,6 +18,7 @@ from habitus.nn.batches import Batch, distinct
 from habitus.nn.gru import Layout, PackedGRU
 from habitus.nn.losses import joint_logits, right_guesses, summed_cross_entropy
 from habitus.nn.parallel import summed
+from habitus.nn.sampled import Negatives, drawn, log_uniform
 from habitus.nn.threads import pieces
 from habitus.nn.training import Trainee
 
@@ -59,12 +60,13 @@ class SequenceAutoencoder(Trainee):
     What is remembered of a user is the hidden stack (layers, users, hidden) after the newest event; the vector is read from it
     by a step on the end token. `decoder_start`: the decoder begins from that step's whole "stack", or from a linear map of
     the vector ("latent"). A step says of every column whether it is absent, and its value if not; unless `absent`, a column that is
-    absent costs nothing.
+    absent costs nothing. Columns with more than twice as many codes as `negatives` (if not 0) are trained on a sample of so many, drawn
+    anew for every batch, frequent values more often.
     """
 
     def __init__(
         self, sizes: Sequence[int], *, embedding: int, join: str, hidden: int, layers: int, dropout: float, decoder_start: str,
-        absent: bool = True,
+        absent: bool = True, negatives: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.embedding = FieldEmbedding(sizes, embedding, join)
@@ -77,18 +79,21 @@ class SequenceAutoencoder(Trainee):
         self.absence = nn.Linear(hidden, len(sizes)) if absent else None
         if self.absence is not None:
             nn.init.zeros_(self.absence.bias)
+        self.negatives = negatives
+        self._shares = [_shares(size) if negatives and size > 2 * negatives else None for size in sizes]
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Cross-entropies (nats) of all columns, summed over steps and columns, and the number of steps (the end is one)."""
+        samples = [None if shares is None or not self.training else drawn(shares, self.negatives) for shares in self._shares]
         if batch.codes.device.type != "cpu":
-            return self._loss(batch, None, None), batch.layout.shortened.tokens
-        drawn = [gru.kept_rows(batch.layout.tokens) if self.training and gru.dropout else None for gru in (self.encoder, self.decoder)]
-        total = summed(lambda part: self._loss(part[0], *_of_part(drawn, *part)), batch.parts(pieces()), list(self.parameters()))
+            return self._loss(batch, samples, None, None), batch.layout.shortened.tokens
+        masks = [gru.kept_rows(batch.layout.tokens) if self.training and gru.dropout else None for gru in (self.encoder, self.decoder)]
+        total = summed(lambda part: self._loss(part[0], samples, *_of_part(masks, *part)), batch.parts(pieces()), list(self.parameters()))
         return total, batch.layout.shortened.tokens
 
-    def _loss(self, batch: Batch, *kept: list[Tensor] | None) -> Tensor:
+    def _loss(self, batch: Batch, samples: Sequence[Negatives | None], *kept: list[Tensor] | None) -> Tensor:
         states, targets = self._teacher_forced(batch, *kept)
-        return summed_cross_entropy(states, self._heads, targets, ABSENT, self.absence)
+        return summed_cross_entropy(states, self._heads, targets, ABSENT, self.absence, there=batch.with_values, samples=samples)
 
     def right(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Teacher-forced: whether each step's likeliest code is the true one, and whether the step counts; (columns, steps) bool."""
@@ -184,6 +189,11 @@ class SequenceAutoencoder(Trainee):
         return torch.from_numpy(np.ascontiguousarray(rows)).to(self.embedding.table.weight.device, non_blocking=True)
 
 
-def _of_part(drawn: Sequence[list[Tensor] | None], part: Batch, rows: Tensor) -> list[list[Tensor] | None]:
+def _of_part(masks: Sequence[list[Tensor] | None], part: Batch, rows: Tensor) -> list[list[Tensor] | None]:
     """What was drawn for all rows of a batch, at the rows of a part of it."""
-    return [one if one is None or len(rows) == len(one[0]) else [kept[rows] for kept in one] for one in drawn]
+    return [one if one is None or len(rows) == len(one[0]) else [kept[rows] for kept in one] for one in masks]
+
+
+def _shares(size: int) -> Tensor:
+    """How often each of a column's codes is to be drawn, (size) float64: the end, then values by frequency; never padding or a start."""
+    return torch.cat([torch.zeros(END, dtype=torch.float64), log_uniform(size - END)])

@@ -74,6 +74,7 @@ class Batch:
     layout: Layout
     values: Tensor | None = None
     time: Tensor | None = None
+    there: tuple[Tensor, ...] | None = None  # see `with_values`
 
     @property
     def n_events(self) -> int:
@@ -90,12 +91,22 @@ class Batch:
         own: dict[str, Any] = {name: None if (one := getattr(self, name)) is None else one[:, rows] for name in ("codes", "values")}
         return Batch(self.users[first::count], layout=layout, time=None if self.time is None else self.time[rows], **own), rows
 
+    @property
+    def with_values(self) -> tuple[Tensor, ...]:
+        """Of each column the rows, counted from the users' second tokens on, that hold a value: all but absent ones."""
+        if self.there is not None:
+            return self.there
+        return tuple(torch.nonzero(row != ABSENT)[:, 0] for row in self.codes[:, self.layout.users :])
+
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on another device."""
+        """The same batch with its tensors on another device; what would have to be asked of a GPU, which waits for that, goes along."""
+        if device.type == self.codes.device.type:
+            return self
+        there = tuple(rows.to(device, non_blocking=True) for rows in self.with_values)
         moved: dict[str, Any] = {
             name: None if (one := getattr(self, name)) is None else one.to(device, non_blocking=True) for name in _TENSORS
         }
-        return replace(self, **moved)
+        return replace(self, there=there, **moved)
 
 
 def distinct(codes: Tensor) -> tuple[Tensor, Tensor]:

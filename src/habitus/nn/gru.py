@@ -111,7 +111,7 @@ class PackedGRU(nn.GRU):
         """
         if x.device.type != "cpu":
             return self._by_torch(x, layout, initial, rows, added)
-        kind, lasts = computing_in(x, self.weight_hh_l0), []
+        kind, lasts = computing_in(x, cast(Tensor, self.weight_hh_l0)), []
         if kept is None and self.training and self.dropout:
             kept = self.kept_rows(layout.tokens)
         for layer in range(self.num_layers):
@@ -186,8 +186,9 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_states: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, states, gates, products = ctx.saved_tensors
-        return *_Walk(*inputs, layout=ctx.layout).backward(states, gates, products, d_states, d_last), None, None, None
+        x, initial, added, w_ih, w_hh, bias, b_new, rows, states, gates, products = ctx.saved_tensors
+        walk = _Walk(x, initial, added, w_ih, w_hh, bias, b_new, rows, ctx.layout)
+        return *walk.backward(states, gates, products, d_states, d_last), None, None, None
 
 
 @dataclass(frozen=True)

@@ -13,26 +13,37 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from habitus.nn.gru import computing_in
+from habitus.nn.sampled import Negatives, sampled_cross_entropy
 
 _CHUNK = 1 << 21  # logits held at a time
 _ALIGNED = 16  # products whose width is a multiple of it are up to one and a half times as fast
 
 
-def summed_cross_entropy(states: Tensor, heads: Sequence[nn.Linear], targets: Tensor, absent: int, absence: nn.Linear | None) -> Tensor:
+def summed_cross_entropy(
+    states: Tensor, heads: Sequence[nn.Linear], targets: Tensor, absent: int, absence: nn.Linear | None, *,
+    there: Sequence[Tensor] | None = None, samples: Sequence[Negatives | None] | None = None,
+) -> Tensor:  # fmt: skip
     """The cross-entropies (nats) of all fields, summed over positions and fields; a scalar.
 
     `states` (tokens, hidden); one head and one row of `targets` (fields, tokens), int64, per field. `absence` (hidden → fields) scores
-    that a target is `absent`; None: such positions cost their field nothing.
+    that a target is `absent`; None: such positions cost their field nothing. `there`: of each field the positions that are not absent,
+    where they are known. `samples`: of each field a sample of values that stands for all of them in the sum over values, None for all.
     """
     total = states.new_zeros((), dtype=torch.float32)
     gone = targets == absent
     if absence is not None:
         total = total + nn.functional.binary_cross_entropy_with_logits(absence(states).float(), gone.t().float(), reduction="sum")
-    for head, target, lacking in zip(heads, targets, gone, strict=True):
-        there = torch.nonzero(~lacking)[:, 0]
-        if len(there):
-            told, wanted = (states, target) if len(there) == len(states) else (states.index_select(0, there), target[there])
-            total = total + cross_entropy(told, head.weight, without(head.bias, absent), wanted)
+    if there is None:
+        there = [torch.nonzero(~lacking)[:, 0] for lacking in gone]
+    for head, target, rows, sample in zip(heads, targets, there, samples or [None] * len(heads), strict=True):
+        if not len(rows):
+            continue
+        told, wanted = (states, target) if len(rows) == len(states) else (states.index_select(0, rows), target[rows])
+        bias = without(head.bias, absent)
+        if sample is None:
+            total = total + cross_entropy(told, head.weight, bias, wanted)
+        else:
+            total = total + sampled_cross_entropy(told, head.weight, bias, wanted, sample)
     return total
 
 

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from habitus.errors import InputError, TrainingError, is_whole, require, require_one
 from habitus.nn import processes
+from habitus.nn.ahead import ahead
 from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
+from habitus.nn.memory import halves, in_fitting_pieces, is_out_of_memory, release
 from habitus.nn.sharing import Held, Shared
 from habitus.nn.threads import coarse
 from habitus.progress import SILENT, Progress
@@ -48,7 +50,7 @@ class TrainingSettings:
     clip: float = 0.0
     """Longest gradient, Euclidean; longer ones are shortened to it. 0: none are."""
     precision: str = "float32"
-    """Number type of training: "float32", or "bfloat16" on a GPU; a CPU trains the GRU and its heads in float32 so far."""
+    """Number type of products in training: "float32", or "bfloat16" (on a CPU, of GRUs and their heads): faster on what has it."""
     watched: float = 0.01
     """Share of users not learned from, whose loss decides when to stop (a few at least, on a small log)."""
 
@@ -199,6 +201,7 @@ class _Trainer:
         self._raw, self._settings, self._seed, self._progress = model, settings, seed, progress
         self._raw_optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
         self._model, self._optimizer = self._fabric.setup(Shared(model) if self._group else model, self._raw_optimizer)
+        self._pieces = 1  # that a batch is worked on in; more where memory does not suffice
         self._model.mark_forward_method("loss")  # for gradients shared between processes; it does not set the precision
 
     @property
@@ -259,21 +262,75 @@ class _Trainer:
     def _batches(self, feed: Feed, number: int) -> Iterator[Any | None]:
         """What this process reads of the epoch, on its device; None in the place of a batch that has nothing for it."""
         group = self._group
-        for batch in feed.part(number, group.rank, group.size) if group else feed.epoch(number):
+        batches = feed.part(number, group.rank, group.size) if group else feed.epoch(number)
+        # a CPU assembles a batch in half a millisecond, when its threads have nothing better to do
+        for batch in batches if self._fabric.device.type == "cpu" else ahead(batches):
             yield None if batch is None else batch.to(self._fabric.device)
 
     def _step(self, batch: Batch | None) -> tuple[Tensor, int, int]:
-        """This process's loss, and the positions and events of the whole batch."""
+        """This process's loss, and the positions and events of the whole batch; where memory does not suffice for it at once, in pieces."""
+        if self._pieces > 1 and batch is not None:
+            return self._step_in_pieces(batch)
+        try:
+            return self._whole_step(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self._more_pieces(batch)
+        return self._step(batch)
+
+    def _more_pieces(self, batch: Any) -> None:
+        """Raises TrainingError where there can be none: processes that train together would have to agree."""
+        if self._group or len(halves(batch)) < 2 or self._pieces >= len(batch.users):
+            raise TrainingError(
+                "training: there is not enough memory for a batch; lower batch_tokens "
+                f"(now {self._settings.batch_tokens:,}) or batch_users (now {self._settings.batch_users:,})."
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        release()
+        self._pieces *= 2
+        tokens = self._settings.batch_tokens // self._pieces
+        self._progress.say(
+            f"training: not enough memory for a batch; from here on each is worked on in {self._pieces} pieces, of about {tokens:,} tokens "
+            f"at most. What is learned stays the same; batch_tokens = {tokens} would be faster, and another training."
+        )
+
+    def _step_in_pieces(self, batch: Any) -> tuple[Tensor, int, int]:
+        """One step of the optimizer from gradients that add up over pieces of the batch."""
+        try:
+            self._optimizer.zero_grad(set_to_none=True)
+            total, count = torch.zeros((), dtype=torch.float64, device=self._fabric.device), 0
+            for piece, _ in batch.parts(self._pieces):
+                with self._fabric.autocast():
+                    loss, own = self._model.loss(piece)
+                self._fabric.backward(loss)
+                total, count = total + loss.detach().double(), count + own
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            for parameter in self._raw.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= max(count, 1)
+            self._clip_and_step()
+            return total, count, batch.n_events
+        self._more_pieces(batch)
+        return self._step_in_pieces(batch)
+
+    def _whole_step(self, batch: Batch | None) -> tuple[Tensor, int, int]:
         self._optimizer.zero_grad(set_to_none=True)
         with self._fabric.autocast():
             loss, own = self._model.loss(Held(batch) if self._group else batch)
         count, events = self._totals(own, 0 if batch is None else batch.n_events)
         # gradients are averaged over processes: so that they become those of the mean over all positions
         self._fabric.backward(loss / (max(count, 1) / self.processes))
+        self._clip_and_step()
+        return loss.detach().double(), int(count), int(events)
+
+    def _clip_and_step(self) -> None:
         if self._settings.clip:
             self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
         self._optimizer.step()
-        return loss.detach().double(), int(count), int(events)
 
     def _totals(self, *numbers: float) -> list[float]:
         """The numbers, summed over the processes."""
@@ -285,13 +342,15 @@ class _Trainer:
         total, positions = torch.zeros((), dtype=torch.float64, device=self._fabric.device), 0
         with torch.no_grad():
             for batch in self._batches(feed, 0):
-                if batch is not None:
-                    with self._fabric.autocast():
-                        loss, count = self._raw.loss(batch)
+                for _, (loss, count) in in_fitting_pieces(self._watched, batch) if batch is not None else ():
                     total += loss.double()
                     positions += count
         (everyone,) = self._totals(positions)
         return self._checked(total, epoch) / max(everyone, 1)
+
+    def _watched(self, batch: Any) -> tuple[Tensor, int]:
+        with self._fabric.autocast():
+            return self._raw.loss(batch)
 
     def _set_pace(self, progressed: float) -> None:
         falling = self._settings.schedule == "cosine"
