@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from benchmarks.reference.model import LARGE, SMALL
 from benchmarks.reference.tables import KEEP
-from habitus.encoders.gru_autoencoder import GRUAutoencoder, GRUAutoencoderSettings
+from habitus.encoders.base import _computing_in
+from habitus.encoders.gru_autoencoder import GRUAutoencoder, GRUAutoencoderSettings, _absent_shares
 from habitus.log.timelines import Timelines
 from habitus.nn.autoencoder import SequenceAutoencoder
 from habitus.nn.batches import Column, Sequences, columns_of
@@ -49,6 +48,7 @@ class Ours:
         encoder._columns = columns_of(lines, encoder.settings.fields, encoder.settings.keep)
         with seeded(derived(seed, 0)):
             encoder._model = encoder._new_model()
+        encoder._model.expect(_absent_shares(lines, encoder._columns))
         return cls(lines, encoder, encoder._sequences(lines), encoder._model, precision)
 
     @property
@@ -64,6 +64,6 @@ class Ours:
         return self.model.embedding.width
 
     def encode(self, timelines: Timelines) -> Any:
-        """Vectors of users who all have events. bfloat16 is asked for by autocast, as long as `encode` has no setting for it."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16"):
+        """Vectors of users who all have events, as `encode` makes them once an encoder is fitted."""
+        with _computing_in(self.precision):
             return self.encoder._encode(timelines, device="cpu")[0]

@@ -398,3 +398,16 @@ def test_columns_sampled_never_draw_what_nobody_says() -> None:
     shares = model._shares[1]
     assert shares is not None and len(shares) == 1000 and shares.sum().item() == pytest.approx(1)
     assert (shares[:2] == 0).all() and (shares[2:].diff() < 0).all()
+
+
+def test_a_new_model_expects_absences_as_often_as_the_log_has_them() -> None:
+    """Whether a field is there, which is nearly free to know, would be learned slowly and cost everything else."""
+    timelines = random_timelines(0, users=300)
+    encoder = new(hidden=8, epochs=1, learning_rate=1e-9, fields=("event_type", "sku", "price")).fit(timelines, device="cpu")
+    model = encoder._model
+    assert model is not None and model.absence is not None
+    events = timelines.read(slice(None), ["event_type", "sku", "price"])
+    counted = [(events.codes[name] == ABSENT).mean() for name in ("event_type", "sku", "price")]
+    assert 0.02 < counted[1] < 0.98
+    found = model.absence.bias.sigmoid()
+    assert found.tolist() == pytest.approx([max(share, 1e-4) for share in counted], rel=0.02)

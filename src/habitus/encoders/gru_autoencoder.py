@@ -169,6 +169,8 @@ class GRUAutoencoder(Encoder):
         learners, watched, tested = (usable[group] for group in groups)
         with seeded(derived(seed, 0)):
             self._model = self._new_model()
+        if processes.is_first():  # which hands its weights to the others
+            self._model.expect(_absent_shares(timelines, self._columns))
         report = train_on_sequences(
             self._model, sequences, learners, watched, settings, crop=settings.crop, name=self.name, seed=seed, device=device,
             progress=progress, work=work,
@@ -298,6 +300,13 @@ def _each_part(sequences: Sequences, device: torch.device, work: Callable[[Batch
 
 def _event_type_column(columns: tuple[Column, ...]) -> int:
     return [column.field for column in columns].index(EVENT_TYPE)
+
+
+def _absent_shares(timelines: Timelines, columns: tuple[Column, ...]) -> list[float]:
+    """The share of events that lack each column's field, in the first million events."""
+    piece = next(iter(timelines.pieces(1 << 20)))
+    events = timelines.read(piece, list(dict.fromkeys(column.field for column in columns)))
+    return [float((column.of(events) == ABSENT).mean()) for column in columns]
 
 
 def _absences(timelines: Timelines, columns: tuple[Column, ...]) -> Absences | None:

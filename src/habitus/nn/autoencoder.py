@@ -22,6 +22,8 @@ from habitus.nn.sampled import Negatives, drawn, log_uniform
 from habitus.nn.threads import pieces
 from habitus.nn.training import Trainee
 
+_RARELY = 1e-4  # what was never seen is expected as often
+
 
 class FieldEmbedding(nn.Module):
     """One embedding per column, summed or laid side by side; all in one table."""
@@ -77,10 +79,13 @@ class SequenceAutoencoder(Trainee):
         self.decoder = PackedGRU(width, hidden, layers, dropout)
         self.heads = nn.ModuleList(nn.Linear(hidden, size) for size in sizes)
         self.absence = nn.Linear(hidden, len(sizes)) if absent else None
-        if self.absence is not None:
-            nn.init.zeros_(self.absence.bias)
         self.negatives = negatives
         self._shares = [_shares(size) if negatives and size > 2 * negatives else None for size in sizes]
+
+    def expect(self, absent: Sequence[float]) -> None:
+        """Begin with these shares (columns) of absent codes, before anything is learned: a few steps' worth of learning, for nothing."""
+        if self.absence is not None:
+            self.absence.bias.data = torch.logit(torch.tensor(absent, dtype=torch.float32), eps=_RARELY)
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Cross-entropies (nats) of all columns, summed over steps and columns, and the number of steps (the end is one)."""
