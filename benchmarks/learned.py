@@ -1,6 +1,7 @@
 """Faster must not be worse: what this project learns from the same events in the same epochs, against the frozen reference.
 
-    python -m benchmarks.learned --shape large --shape small      # ours, against the reference's frozen results
+    python -m benchmarks.learned      # ours, both shapes in float32 and bfloat16, against the reference's frozen results
+    python -m benchmarks.learned --shape large --precision float32
     python -m benchmarks.learned --freeze --shape large           # the reference anew (twenty minutes), only if it was wrong
 
 Data: a synthetic log of 4,000 users; 30,000 events of some of them before the cut are learned from, 200 others are held out. Per seed: the
@@ -179,7 +180,7 @@ def main() -> None:
     """Freeze, or compare and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["large", "small"], action="append")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], action="append")
     parser.add_argument("--freeze", action="store_true")
     asked = parser.parse_args()
     shapes = asked.shape or ["small", "large"]
@@ -190,7 +191,8 @@ def main() -> None:
             for shape_name in shapes:
                 freeze(data, shape_name)
             return
-        rows = [compare(data, shape_name, asked.precision) | facts for shape_name in shapes]
+        of = [(shape_name, precision) for precision in asked.precision or ["float32", "bfloat16"] for shape_name in shapes]
+        rows = [compare(data, shape_name, precision) | facts for shape_name, precision in of]
     for row in rows:
         said = {key: value for key, value in row.items() if key not in ("seeds", "reference_seeds", *facts)}
         sys.stdout.write(f"{said}\n")

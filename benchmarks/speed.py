@@ -78,7 +78,7 @@ def _told(turns: Sequence[Facts]) -> Facts:
     """What else is worth a word in a row."""
     told = {}
     if turns[0].get("same_as_float32"):
-        told["note"] = "computed in float32: there is no other way yet"
+        told["note"] = "computed in float32: there is no bfloat16 here"
     if "check_seconds" in turns[0]:
         told["note"] = (
             f"and {_median(facts['check_seconds'] for facts in turns):.1f} s for a check of every row, which the reference has not"
