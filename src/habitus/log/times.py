@@ -1,8 +1,12 @@
 """Times as they are written in tables: one grammar of strings for every engine, and the range of times that is read."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 # Beyond some 250,000 years the libraries below can no longer print a time; what lies there cannot be read.
 MAX_TIME = 8_000_000_000_000_000_000  # microseconds either side of 1970
@@ -11,6 +15,9 @@ _HOUR, _SIXTY = "([01][0-9]|2[0-3])", "[0-5][0-9]"
 _OFFSET = f"(Z|z|[+-]{_HOUR}(:?{_SIXTY})?)"
 # ISO 8601 dates and date-times, to the minute at least, offset optional; blanks around are passed over.
 ISO = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_HOUR}:{_SIXTY}(:{_SIXTY}([.,][0-9]{{1,9}})?)?{_OFFSET}?)?$"
+_FORMS = b"0000-00-", b"00 00:00", b"00:00:00"  # the usual form, in words that overlap
+_LENGTH = 19
+_MOST = bytes.maketrans(b"0-: ", b"\x76\x7f\x7f\x7f")  # what takes a byte to 128 that is more than a digit, or more than 0
 _USUAL = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} {_HOUR}:{_SIXTY}:{_SIXTY}$"
 
 
@@ -24,19 +31,66 @@ def written(time: int) -> str:
 
 
 def parse_times(texts: Any) -> Any:
-    """Times of a Polars series of strings, null where the text is none of the grammar. The usual form goes first, on all rows;
-    only what it leaves is looked at closely."""
+    """Times of a Polars series of strings, null where the text is none of the grammar. The usual form goes first, on all rows that
+    are as long; only what it leaves is looked at closely."""
     import polars as pl
 
-    usual = texts.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
-    held = texts.str.contains(_USUAL).fill_null(False)
-    if not held.all():
-        usual = pl.select(pl.when(held).then(usual)).to_series()
-    rest = usual.is_null() & texts.is_not_null()
+    long = texts.str.len_bytes() == _LENGTH
+    whole = bool(long.all()) and not texts.null_count()
+    micros, read = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
+    if whole and len(texts):
+        micros, read = _parse_usual(texts)
+    elif long.any():
+        rows = long.fill_null(False).to_numpy()
+        micros[rows], read[rows] = _parse_usual(texts.filter(long))
+    times = pl.Series(micros).cast(pl.Datetime("us"))
+    if read.all():
+        return times
+    missing = pl.Series(~read)
+    times = pl.select(pl.when(~missing).then(times)).to_series()
+    rest = missing & texts.is_not_null()
     if not rest.any():
-        return usual
+        return times
     parsed = _parse_closely(pl.DataFrame({"row": rest.arg_true(), "text": texts.filter(rest)}))
-    return usual.scatter(parsed["row"], parsed["time"])
+    return times.scatter(parsed["row"], parsed["time"])
+
+
+def _parse_usual(texts: Any) -> tuple[Array, Array]:
+    """Microseconds UTC of times like "2022-06-23 18:05:00", for a Polars series of texts of this length, none of them null; and which
+    of them are such times.
+
+    Eight characters at a time, as one number (the words overlap): several times as fast as Polars' own way with a check of the form.
+    """
+    import polars as pl
+
+    arrow = texts.to_arrow(compat_level=pl.CompatLevel.oldest())
+    start = int(np.frombuffer(arrow.buffers()[1], np.int64)[arrow.offset])
+    words = [np.ndarray(len(arrow), "<u8", arrow.buffers()[2], start + at, (_LENGTH,)).copy() for at in (0, 8, 11)]
+    wrong, pairs = np.zeros(len(arrow), np.uint64), []
+    for word, form in zip(words, _FORMS, strict=True):
+        word ^= np.frombuffer(form, "<u8")  # digits become numbers, and signs 0
+        wrong |= word | (word + np.frombuffer(form.translate(_MOST), "<u8"))  # the highest bit of a byte that is more than 9, or 0
+        pairs.append(word * np.uint64(10) + (word >> np.uint64(8)))  # byte k: the number of two digits at k and k + 1
+    month, day = _byte(pairs[0], 5), _byte(pairs[1], 0)
+    hour, minute, second = (_byte(pairs[2], at) for at in (0, 3, 6))
+    months = _byte(pairs[0], 0) * 1200 + _byte(pairs[0], 2) * 12 + month - 1
+    read = (wrong & np.uint64(0x8080808080808080)) == 0
+    read &= (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24) & (minute < 60) & (second < 60)
+    months *= read  # what is none may lie beyond the table
+    firsts = _first_days()
+    days = firsts[months] + day - 1
+    read &= days < firsts[months + 1]
+    return (days * np.int64(86_400) + (hour * 3600 + minute * 60 + second)) * 1_000_000, read
+
+
+def _byte(words: Array, at: int) -> Array:
+    return ((words >> np.uint64(8 * at)) & np.uint64(0xFF)).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def _first_days() -> Array:
+    """The first day of every month from the year 0 to the year 10000, in days since 1970."""
+    return np.arange("0000-01", "10000-02", dtype="datetime64[M]").astype("datetime64[D]").astype(np.int32)
 
 
 def _parse_closely(left: Any) -> Any:
