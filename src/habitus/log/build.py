@@ -138,22 +138,26 @@ class _Coder:
         made: dict[int, tuple[Array, Array | None]] = {}
         for event in has:
             column = self.counter.column(event, name)
-            if id(column.values) not in made:
-                made[id(column.values)] = (
-                    self._numbers(name, column.values) if kind == "number" else (self._codes(name, column.values, values), None)
-                )
-            tables = [None if table is None else table[column.positions] for table in made[id(column.values)]]
-            self._tables[list(self.log.events).index(event)][name] = (column.own, *tables)
+            known = column.values
+            if id(known) not in made:
+                made[id(known)] = self._numbers(name, known) if kind == "number" else self._codes(name, known, values)
+            codes, numbers = made[id(known)]
+            coded = codes[column.positions], None if numbers is None else numbers[column.positions]
+            self._tables[list(self.log.events).index(event)][name] = (column.own, *coded)
 
-    def _codes(self, name: str, known: Distinct, values: Array) -> Array:
-        return smallest(_codes(known, values), self._size(name))
+    def _codes(self, name: str, known: Distinct, values: Array) -> tuple[Array, None]:
+        """The codes of known values where `values` is in code order, and of none."""
+        codes = np.full(len(known) + 1, OTHER, np.int32)
+        codes[known.find(values)] = np.arange(FIRST, FIRST + len(values))
+        codes[-1] = ABSENT
+        return smallest(codes, self._size(name)), None
 
     def _numbers(self, name: str, values: Distinct) -> tuple[Array, Array]:
         numbers = np.append(values.at(np.arange(len(values))).astype(np.float64), np.nan)
         return smallest(self.vocabulary.buckets(name, numbers), self._size(name)), numbers.astype(np.float32)
 
     def _empty(self, rows: int) -> Shard:
-        codes = {name: smallest(np.full(rows, ABSENT), self._size(name)) for name in self.vocabulary.fields}
+        codes = {name: np.full(rows, ABSENT, smallest(np.zeros(0), self._size(name)).dtype) for name in self.vocabulary.fields}
         numbers = [name for name in self._stored() if self.vocabulary.fields[name].kind == "number"]
         return Shard(np.empty(rows, np.int64), codes, {name: np.full(rows, np.nan, np.float32) for name in numbers})
 
@@ -189,14 +193,6 @@ def _stops(ends: Array, most: int) -> list[int]:
         done = int(ends[start - 1]) if start else 0
         stops.append(max(int(np.searchsorted(ends, done + most, side="right")), start + 1))
     return stops
-
-
-def _codes(known: Distinct, values: Array) -> Array:
-    """The codes of known values where `values` is in code order, (n + 1) int32; the last is that of none."""
-    codes = np.full(len(known) + 1, OTHER, np.int32)
-    codes[known.find(values)] = np.arange(FIRST, FIRST + len(values))
-    codes[-1] = ABSENT
-    return codes
 
 
 def _dictionary(field: Field, values: Array) -> Array:

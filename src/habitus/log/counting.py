@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from habitus.errors import LogError
 from habitus.log.description import EventLog
 from habitus.log.distinct import Distinct, distinct
-from habitus.log.engine import Engine, reading
+from habitus.log.engine import Engine
 from habitus.log.far import Far
 from habitus.log.near import Near
 from habitus.log.tables import check_ids, property_table, reading_table, user_is_text

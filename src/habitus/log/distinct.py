@@ -50,23 +50,36 @@ def distinct(values: Array) -> tuple[Distinct, Array]:
         known = np.unique(values[~np.isnan(values)] + 0.0 if values.dtype.kind == "f" else values)
         found = Distinct(known)
         return found, found.find(values)
-    series = pl.Series(values.tolist())
-    if series.dtype == pl.String or not len(known := series.drop_nulls()):
-        found = Distinct(series.cast(pl.String).drop_nulls().unique().sort())
+    series: Any = pl.Series(values.tolist())
+    present: Any = series.drop_nulls()
+    if series.dtype == pl.String or not len(present):
+        found = Distinct(present.cast(pl.String).unique().sort())
         return found, found.find(series.cast(pl.String))
-    found = Distinct(np.unique(known.to_numpy()))
+    found = Distinct(np.unique(present.to_numpy()))
     positions = np.full(len(series), len(found))
-    positions[series.is_not_null().to_numpy()] = found.find(known.to_numpy())
+    positions[series.is_not_null().to_numpy()] = found.find(present.to_numpy())
     return found, positions
 
 
+def ascending(keys: Array) -> Array:
+    """The stable order (n) int64 of keys of uint64: digit by digit, lowest first, as NumPy sorts 16 bits, which is several times as
+    fast as a sort of the whole."""
+    order, bits = None, int(keys.max()).bit_length() if len(keys) else 0
+    for shift in range(0, max(bits, 1), 16):
+        digit = (keys >> np.uint64(shift)).astype(np.uint16)
+        by_digit = np.argsort(digit if order is None else digit[order], kind="stable")
+        order = by_digit if order is None else order[by_digit]
+    return np.asarray(order)
+
+
 def _find_numbers(known: Array, values: Array) -> Array:
-    """Sorted first: a search through neighbours stays in the cache."""
-    order = np.argsort(values)
-    ascending = values[order]
-    at = np.searchsorted(known, ascending)
+    if len(known) and known.dtype == np.int64 and int(known[-1]) - int(known[0]) == len(known) - 1:  # all of a range
+        inside = (values >= known[0]) & (values <= known[-1])
+        return np.where(inside, values - known[0], len(known))
+    order = np.argsort(values)  # a search through neighbours stays in the cache
+    at = np.searchsorted(known, values[order])
     if len(known):
-        at[known[np.minimum(at, len(known) - 1)] != ascending] = len(known)
+        at[known[np.minimum(at, len(known) - 1)] != values[order]] = len(known)
     positions = np.empty(len(values), np.int64)
     positions[order] = at
     return positions

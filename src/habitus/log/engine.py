@@ -138,6 +138,10 @@ class Memory:
             return self._adopt(frame)
         return self.remembered(frame, ("adopted",), lambda: self._adopt(frame))
 
+    def batches(self, frame: Frame) -> Iterator[Any]:
+        """See Engine; what is not near has none."""
+        raise NotImplementedError
+
     def held(self, frame: Frame, by: str) -> AbstractContextManager[Frame]:
         """See Engine; on one machine a file is read again as fast as what was kept of it."""
         return nullcontext(frame)

@@ -56,24 +56,26 @@ class _Scratch:
     """Columns in a file without a name."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115: it lives as long as this does
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._end = 0
         weakref.finalize(self, self._file.close)
 
     def write(self, event: int, columns: Mapping[str, Array]) -> _Place:
+        """Keep the rows of one event type."""
         places = {}
         for name, array in columns.items():
             places[name] = (array.dtype, self._end)
-            rest = memoryview(np.ascontiguousarray(array)).cast("B")
+            rest: memoryview = np.ascontiguousarray(array).data.cast("B")
             while rest:
                 rest = rest[self._file.write(rest) :]
             self._end += array.nbytes
         return _Place(event, len(columns[TIME]), int(columns[TIME].max(initial=-(2**63))), places)
 
     def read(self, place: _Place, name: str) -> Array:
+        """A column of the rows of a place."""
         dtype, at = place.columns[name]
         out = np.empty(place.rows, dtype)
-        rest = memoryview(out).cast("B")
+        rest: memoryview = out.data.cast("B")
         while rest:
             got = os.preadv(self._file.fileno(), [rest], at)
             rest, at = rest[got:], at + got
@@ -99,7 +101,7 @@ class _Numbers:
         if len(numbers):
             low, high = int(numbers.min()), int(numbers.max())
             self._low, self._high = min(low, self._low), max(high, self._high)
-            if -(2**31) <= low and high < 2**31:
+            if low >= -(2**31) and high < 2**31:
                 numbers = numbers.astype(np.int32)
         return kept | {self.name: numbers}
 

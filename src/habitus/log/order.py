@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from habitus.log.distinct import ascending
 from habitus.log.near import Array, Part
 
 _SECOND, _MILLISECOND = 1_000_000, 1_000  # microseconds
@@ -29,8 +30,8 @@ def in_order(parts: Sequence[Part], fields: Sequence[str]) -> Array:
         has = np.flatnonzero(value >= 0)
         if not len(has):
             continue
-        key = (group[has] << 32) | value[has]
-        by_value = np.argsort(key)
+        key = ((group[has] << int(value.max()).bit_length()) | value[has]).view(np.uint64)
+        by_value = ascending(key)
         order[at[has]] = rows[has][by_value]
         tied, group[has] = _runs(key[by_value], at[has])
         still = np.ones(len(at), bool)
@@ -48,7 +49,7 @@ def _by_time(parts: Sequence[Part]) -> tuple[Array, Array, Array]:
     user -= user.min()
     time = _narrowed(time - time.view(np.int64).min().view(np.uint64), 64 - _bits(user) - _bits(kind))
     key = (((user << np.uint64(_bits(time))) | time) << np.uint64(_bits(kind))) | kind
-    order = np.argsort(key)
+    order = ascending(key)
     key = key[order]
     at = np.arange(len(order))
     tied, group = _runs(key, at)
@@ -56,13 +57,12 @@ def _by_time(parts: Sequence[Part]) -> tuple[Array, Array, Array]:
 
 
 def _narrowed(time: Array, bits: int) -> Array:
-    """Times in fewer bits, in the same order: in a larger unit if they are whole, else by rank."""
-    for unit in (_MILLISECOND, _SECOND):
-        if _bits(time) <= bits:
-            return time
+    """Times in as few bits as is cheap, and in no more than `bits`, in the same order: in a larger unit if they are whole, or by rank."""
+    for unit in (_SECOND, _MILLISECOND):
         larger = time // np.uint64(unit)
-        if (larger * np.uint64(unit) == time).all() and _bits(larger) <= bits:
-            return larger
+        if (larger * np.uint64(unit) == time).all():
+            time = larger
+            break
     return time if _bits(time) <= bits else np.unique(time, return_inverse=True)[1].astype(np.uint64)
 
 

@@ -15,8 +15,9 @@ _HOUR, _SIXTY = "([01][0-9]|2[0-3])", "[0-5][0-9]"
 _OFFSET = f"(Z|z|[+-]{_HOUR}(:?{_SIXTY})?)"
 # ISO 8601 dates and date-times, to the minute at least, offset optional; blanks around are passed over.
 ISO = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_HOUR}:{_SIXTY}(:{_SIXTY}([.,][0-9]{{1,9}})?)?{_OFFSET}?)?$"
-_FORMS = b"0000-00-", b"00 00:00", b"00:00:00"  # the usual form, in words that overlap
+_FORMS = {0: b"0000-00-", 8: b"00 00:00", 11: b"00:00:00"}  # the usual form, in words that overlap, and where they begin
 _LENGTH = 19
+_BLOCK = 1 << 14  # texts that are parsed at a time: what is computed of them stays in a processor's cache
 _MOST = bytes.maketrans(b"0-: ", b"\x76\x7f\x7f\x7f")  # what takes a byte to 128 that is more than a digit, or more than 0
 _USUAL = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} {_HOUR}:{_SIXTY}:{_SIXTY}$"
 
@@ -36,13 +37,13 @@ def parse_times(texts: Any) -> Any:
     import polars as pl
 
     long = texts.str.len_bytes() == _LENGTH
-    whole = bool(long.all()) and not texts.null_count()
+    rows = None if long.all() and not texts.null_count() else long.fill_null(False).to_numpy()
     micros, read = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
-    if whole and len(texts):
-        micros, read = _parse_usual(texts)
-    elif long.any():
-        rows = long.fill_null(False).to_numpy()
-        micros[rows], read[rows] = _parse_usual(texts.filter(long))
+    found = _parse_usual(texts if rows is None else texts.filter(long))
+    if rows is None:
+        micros, read = found
+    else:
+        micros[rows], read[rows] = found
     times = pl.Series(micros).cast(pl.Datetime("us"))
     if read.all():
         return times
@@ -61,30 +62,35 @@ def _parse_usual(texts: Any) -> tuple[Array, Array]:
 
     Eight characters at a time, as one number (the words overlap): several times as fast as Polars' own way with a check of the form.
     """
+    micros, read = np.empty(len(texts), np.int64), np.empty(len(texts), bool)
+    for start in range(0, len(texts), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        micros[block], read[block] = _parse_block(texts[block])
+    return micros, read
+
+
+def _parse_block(texts: Any) -> tuple[Array, Array]:
     import polars as pl
 
     arrow = texts.to_arrow(compat_level=pl.CompatLevel.oldest())
     start = int(np.frombuffer(arrow.buffers()[1], np.int64)[arrow.offset])
-    words = [np.ndarray(len(arrow), "<u8", arrow.buffers()[2], start + at, (_LENGTH,)).copy() for at in (0, 8, 11)]
     wrong, pairs = np.zeros(len(arrow), np.uint64), []
-    for word, form in zip(words, _FORMS, strict=True):
+    for at, form in _FORMS.items():
+        word = np.ndarray(len(arrow), "<u8", arrow.buffers()[2], start + at, (_LENGTH,)).copy()
         word ^= np.frombuffer(form, "<u8")  # digits become numbers, and signs 0
         wrong |= word | (word + np.frombuffer(form.translate(_MOST), "<u8"))  # the highest bit of a byte that is more than 9, or 0
         pairs.append(word * np.uint64(10) + (word >> np.uint64(8)))  # byte k: the number of two digits at k and k + 1
-    month, day = _byte(pairs[0], 5), _byte(pairs[1], 0)
-    hour, minute, second = (_byte(pairs[2], at) for at in (0, 3, 6))
-    months = _byte(pairs[0], 0) * 1200 + _byte(pairs[0], 2) * 12 + month - 1
+    date, day, clock = (pair.astype("<u8").view(np.uint8).reshape(-1, 8) for pair in pairs)
+    month, day = date[:, 5].astype(np.int32), day[:, 0].astype(np.int32)
+    months = date[:, 0] * np.int32(1200) + date[:, 2] * np.int32(12) + (month - 1)
+    seconds = clock[:, 0] * np.int32(3600) + clock[:, 3] * np.int32(60) + clock[:, 6]
     read = (wrong & np.uint64(0x8080808080808080)) == 0
-    read &= (month >= 1) & (month <= 12) & (day >= 1) & (hour < 24) & (minute < 60) & (second < 60)
+    read &= (month >= 1) & (month <= 12) & (day >= 1) & (clock[:, 0] < 24) & (clock[:, 3] < 60) & (clock[:, 6] < 60)
     months *= read  # what is none may lie beyond the table
     firsts = _first_days()
     days = firsts[months] + day - 1
     read &= days < firsts[months + 1]
-    return (days * np.int64(86_400) + (hour * 3600 + minute * 60 + second)) * 1_000_000, read
-
-
-def _byte(words: Array, at: int) -> Array:
-    return ((words >> np.uint64(8 * at)) & np.uint64(0xFF)).astype(np.int32)
+    return (days * np.int64(86_400) + seconds) * 1_000_000, read
 
 
 @lru_cache(maxsize=1)
