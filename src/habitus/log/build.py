@@ -101,7 +101,7 @@ class _Coder:
         """The shards of these users in ascending order, each of at most `most` events but one user at least."""
         ends = np.cumsum(counts)
         shards = _stops(ends, most)
-        pieces = sorted({*shards, *_stops(ends, min(most, self.counter.rows.most))})
+        pieces = sorted({*shards, *_stops(ends, min(most, self.counter.rows.most(int(counts.sum()))))})
         found = zip(pieces, self.counter.rows.pieces(users, counts, pieces), strict=True)
         first = 0
         for stop in shards:

@@ -3,7 +3,6 @@
 For engines whose rows are on other machines; `near` is for the others, and gives the same.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -25,8 +24,6 @@ _N, _TYPE = "_n", "_type"  # names that no field has
 
 class Far:
     """The rows before `until` of `users`, or of everyone."""
-
-    most = sys.maxsize  # a shard comes in one piece
 
     def __init__(self, log: EventLog, engine: Engine, until: int, users: Array | None) -> None:
         self._log, self._engine, self._until, self._users = log, engine, until, users
@@ -56,6 +53,10 @@ class Far:
         """How many rows of one event type have each of the values of an own field, (n_values) int64."""
         counts: Array = self._field(name)[1][list(self._log.events).index(event)]
         return counts
+
+    def most(self, events: int) -> int:
+        """How many of so many events a piece should have: a shard comes in one."""
+        return events
 
     def pieces(self, users: Array, counts: Array, stops: Sequence[int]) -> Iterator[list[Part]]:
         """The rows of users[0:stops[0]], users[stops[0]:stops[1]], …, which have these counts."""

@@ -21,7 +21,8 @@ from habitus.log.tables import TIME, USER, event_table, reading_table, usable
 
 Array = NDArray[Any]
 
-PIECE = 1 << 17  # events that are sorted at a time: their keys stay in a processor's cache
+PIECE = 1 << 17  # the fewest events that are sorted at a time: their keys stay in a processor's cache
+PIECES = 128  # the most pieces that a log is cut into, but for what one user has: rows of a batch go to each of them
 _MOST_DENSE = 1 << 24  # the widest range of whole numbers that are their own positions
 _NULL = "\0"  # begins the name of the column that says where another one has no value
 _NONE = 0xFFFFFFFF  # in place of a text's number, where there is none
@@ -218,8 +219,6 @@ class _Narrow:
 class Near:
     """The rows before `until` of `users`, or of everyone, counted and cut into pieces here."""
 
-    most = PIECE
-
     def __init__(self, log: EventLog, engine: Engine, until: int, users: Array | None) -> None:
         self._log, self._until = log, until
         state = tuple(None if log.frame(event) is not None else file_state(log.files(event)) for event in log.events)
@@ -249,6 +248,10 @@ class Near:
     def own(self, event: str, name: str) -> Array:
         """How many rows of one event type have each of the values of an own field, (n_values) int64."""
         return self._counted(self._of(event), name)
+
+    def most(self, events: int) -> int:
+        """How many of so many events a piece should have."""
+        return max(PIECE, events // PIECES)
 
     def pieces(self, users: Array, counts: Array, stops: Sequence[int]) -> Iterator[list[Part]]:
         """The rows of users[0:stops[0]], users[stops[0]:stops[1]], …, which have these counts."""
