@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+import habitus.log.near as near
 from habitus.errors import LogError
-from habitus.log import near
 from habitus.log.build import build
 from habitus.log.counting import Counter
 from habitus.log.description import EventLog
@@ -29,7 +29,9 @@ DESCRIPTION: dict[str, Any] = {
         "prices": {"path": "items.parquet", "key": "item", "fields": ["weight"]},
         "shops": {"path": "shops.parquet", "key": "shop", "fields": ["town", "codes"]},
     },
-    "fields": {"paid": {"kind": "number"}, "weight": {"kind": "number", "buckets": 3}, "words": {"kind": "text"}, "codes": {"kind": "codes"}},
+    "fields": {
+        "paid": {"kind": "number"}, "weight": {"kind": "number", "buckets": 3}, "words": {"kind": "text"}, "codes": {"kind": "codes"},
+    },
 }  # fmt: skip
 
 
@@ -55,13 +57,10 @@ def random_log(folder: Path, seed: int, *, text: bool, wide: bool, rows: int = 4
         pl.DataFrame(columns | {field: some(rng, values, rows, dtype) for field, (values, dtype) in fields.items()}).write_parquet(
             folder / f"{name}.parquet"
         )
-    items = [*items[:15], 10**15]
-    pl.DataFrame({"item": items, "brand": some(rng, ["y", "z"], 16, pl.String), "weight": some(rng, [1.0, 2.5, 9.0], 16, pl.Float64)}).write_parquet(
-        folder / "items.parquet"
-    )  # fmt: skip
-    pl.DataFrame({"shop": ["a", "ö", "q"], "town": [7, None, 8], "codes": ["[1 2]", "[3 4]", "[5 6]"]}).write_parquet(
-        folder / "shops.parquet"
-    )
+    brand, weight = some(rng, ["y", "z"], 16, pl.String), some(rng, [1.0, 2.5, 9.0], 16, pl.Float64)
+    pl.DataFrame({"item": [*items[:15], 10**15], "brand": brand, "weight": weight}).write_parquet(folder / "items.parquet")
+    shops = {"shop": ["a", "ö", "q"], "town": [7, None, 8], "codes": ["[1 2]", "[3 4]", "[5 6]"]}
+    pl.DataFrame(shops).write_parquet(folder / "shops.parquet")
     return EventLog.from_dict(DESCRIPTION, base=folder)
 
 
@@ -125,7 +124,8 @@ def test_near_leaves_no_file_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """A process that dies must not fill the disk: what is written on the way has no name from the start."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
-    log, runs, seen = random_log(tmp_path, 4, text=False, wide=False), engine_named("polars"), []
+    log, runs = random_log(tmp_path, 4, text=False, wide=False), engine_named("polars")
+    seen: list[Path] = []
     write = near._Scratch.write
 
     def looked_at(scratch: near._Scratch, *arguments: Any) -> Any:
@@ -144,6 +144,21 @@ def test_near_reads_again_what_has_changed(tmp_path: Path) -> None:
     assert sum(Counter(log, runs, END).users_and_counts()[1]) == 1200
     pl.read_parquet(tmp_path / "ask.parquet").head(100).write_parquet(tmp_path / "ask.parquet")
     assert sum(Counter(log, runs, END).users_and_counts()[1]) == 900
+
+
+@pytest.mark.parametrize("way", ["near", "far"])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_field_without_a_value_keeps_its_type(monkeypatch: pytest.MonkeyPatch, way: str, rows: int) -> None:
+    """A column that is empty tonight is no column of another type tomorrow, own or joined."""
+    none = {"text": pl.String, "whole": pl.Int64, "town": pl.String, "size": pl.Int64}
+    empty = {name: pl.Series([None] * rows, dtype=dtype) for name, dtype in none.items()}
+    own = pl.DataFrame({"u": [1] * rows, "t": ["2024-01-01"] * rows, "text": empty["text"], "whole": empty["whole"], "k": range(rows)})
+    own = own.with_columns(pl.col("u", "k").cast(pl.Int64), pl.col("t").cast(pl.String))
+    frames = {"e": pl.DataFrame({"u": [1, 2], "t": ["2024-01-01"] * 2}), "other": own}
+    joined = pl.DataFrame({"k": pl.Series(range(rows), dtype=pl.Int64), "town": empty["town"], "size": empty["size"]})
+    log = EventLog.from_frames(frames, user="u", time="t", properties={"p": ("k", joined)})
+    found = fit(log, until=END, engine=engine_named("polars") if way == "near" else far_away(monkeypatch, "polars"))
+    assert {name: found.values[name].dtype.kind for name in none} == {"text": "U", "whole": "i", "town": "U", "size": "i"}
 
 
 @pytest.mark.parametrize("way", ["near", "far"])

@@ -6,6 +6,7 @@ What is counted here is the same whether the rows are brought here (`near`) or s
 from dataclasses import dataclass, field
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -110,13 +111,14 @@ class Counter:
         if (table, field) not in self._joined:
             key = self.log.properties[table].key
             keys = self.rows.distinct(key)
+            frame = property_table(self.log, table, self.engine).select(key, field)
             with reading_table(self.log, table):
-                columns = self.engine.columns(property_table(self.log, table, self.engine).select(key, field))
+                columns = self.engine.columns(frame)
             rows = keys.find(columns[key])
             if (twice := np.bincount(rows, minlength=len(keys) + 1)[:-1] > 1).any():
                 example = keys.at(np.flatnonzero(twice)[:1])[0]
                 raise LogError(f"table {table!r}: the {key} {example} is there more than once; keep one row per {key}.")
-            known, there = distinct(columns[field])
+            known, there = distinct(columns[field], text=frame.collect_schema()[field] == nw.String)
             positions = np.full(len(keys) + 1, len(known))
             positions[rows] = there
             positions[-1] = len(known)

@@ -41,9 +41,9 @@ class Distinct:
         return np.asarray(found.to_numpy())
 
 
-def distinct(values: Array) -> tuple[Distinct, Array]:
+def distinct(values: Array, *, text: bool = True) -> tuple[Distinct, Array]:
     """The distinct values of an array as engines give them (numbers with NaN for none, or objects with None), and the position of
-    each, (n) int64, their number where it is none."""
+    each, (n) int64, their number where it is none. `text`: what objects are if all are None."""
     import polars as pl
 
     if values.dtype.kind not in "OU":
@@ -52,12 +52,12 @@ def distinct(values: Array) -> tuple[Distinct, Array]:
         return found, found.find(values)
     series: Any = pl.Series(values.tolist())
     present: Any = series.drop_nulls()
-    if series.dtype == pl.String or not len(present):
+    if series.dtype == pl.String or (text and not len(present)):
         found = Distinct(present.cast(pl.String).unique().sort())
         return found, found.find(series.cast(pl.String))
-    found = Distinct(np.unique(present.to_numpy()))
+    found = Distinct(np.unique(present.cast(pl.Int64).to_numpy()))
     positions = np.full(len(series), len(found))
-    positions[series.is_not_null().to_numpy()] = found.find(present.to_numpy())
+    positions[series.is_not_null().to_numpy()] = found.find(present.cast(pl.Int64).to_numpy())
     return found, positions
 
 

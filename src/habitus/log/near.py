@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
@@ -183,22 +184,20 @@ class _Narrow:
         self._coders: dict[str, _Numbers | _Texts] = {}
         for number, event in enumerate(log.events):
             frame = usable(event_table(log, event, engine)).select(USER, TIME, *log.events[event].fields)
+            for name, dtype in frame.collect_schema().items():
+                if name not in self._coders and name != TIME:
+                    self._coders[name] = _Texts(name) if dtype == nw.String else _Numbers(name)
             with reading_table(log, event):
                 for batch in engine.batches(frame):
                     self._keep(number, batch)
         self.known = {name: self._known(name) for name in self._coders}
 
     def _keep(self, event: int, batch: Any) -> None:
-        import polars as pl
-
-        if not len(batch):
-            return
-        columns = {TIME: batch[TIME].to_numpy()}
-        for series in batch.drop(TIME):
-            if series.name not in self._coders:
-                self._coders[series.name] = _Texts(series.name) if series.dtype == pl.String else _Numbers(series.name)
-            columns |= self._coders[series.name].columns(series)
-        self.places.append(self._scratch.write(event, columns))
+        if len(batch):
+            columns = {TIME: batch[TIME].to_numpy()}
+            for series in batch.drop(TIME):
+                columns |= self._coders[series.name].columns(series)
+            self.places.append(self._scratch.write(event, columns))
 
     def _known(self, name: str) -> Distinct:
         mine = [place for place in self.places if name in place.columns]
@@ -231,8 +230,8 @@ class Near:
             self._asked[-1] = False
 
     def distinct(self, name: str) -> Distinct:
-        """The values of an own field, or of USER, in order; some may be of no row."""
-        return self._narrow.known.get(name, Distinct(np.zeros(0, np.int64)))
+        """The values of an own field, or of USER, in order; there may be some that no row has."""
+        return self._narrow.known[name]
 
     def events(self, event: str) -> tuple[int, int | None]:
         """How many rows of one event type there are, and the first one's time."""
