@@ -124,6 +124,7 @@ class _Numbers:
         return numbers.astype(np.int64) if none is None else numbers[~none].astype(np.int64)
 
     def positions(self, columns: Mapping[str, Array]) -> Array:
+        """Where the kept values lie among the known ones, (rows) uint32; their number where there is none."""
         numbers, none = columns[self.name], columns.get(_NULL + self.name)
         if self._base is None:
             found = self._distinct.find(numbers).astype(np.uint32)
@@ -148,30 +149,37 @@ def _merged(arrays: Iterator[Array]) -> Array:
 
 
 class _Texts:
-    """A column of texts: each kept as its number in a list that grows."""
+    """A column of texts: each kept as its number in a list that grows, which Polars keeps as long as something uses it."""
 
     def __init__(self, name: str) -> None:
         import polars as pl
 
-        self.name = name
-        self._categories = pl.Categories.random()
-        self._alive = pl.Series([], dtype=pl.Categorical(self._categories))  # the list goes with the last series that uses it
+        self.name, self._count = name, 0
+        self._type = pl.Categorical(pl.Categories.random())
+        self._new = [pl.Series([], dtype=self._type)]  # texts by their first batch; a batch's new ones have the highest numbers
 
     def columns(self, series: Any) -> dict[str, Array]:
-        import polars as pl
-
-        coded = series.cast(pl.Categorical(self._categories)).to_physical()
-        return {self.name: coded.fill_null(_NONE).to_numpy()}
+        """What to keep of a batch."""
+        coded = series.cast(self._type)
+        numbers = coded.to_physical()
+        if (last := numbers.max()) is not None and last >= self._count:
+            self._new.append(coded.filter(numbers >= self._count).unique())
+            self._count = last + 1
+        return {self.name: numbers.fill_null(_NONE).to_numpy()}
 
     def known(self, rows: int, batches: Callable[[], Iterator[dict[str, Array]]]) -> Distinct:
-        texts = self._categories.to_series().alias("")
+        """The distinct values."""
+        import polars as pl
+
+        every = pl.concat(self._new)
+        texts, numbers = every.cast(pl.String).alias(""), every.to_physical().to_numpy()
         order = texts.arg_sort().to_numpy()
-        self._ranks = np.empty(len(texts) + 1, np.uint32)
-        self._ranks[order] = np.arange(len(texts), dtype=np.uint32)
-        self._ranks[-1] = len(texts)
+        self._ranks = np.full(self._count + 1, len(texts), np.uint32)
+        self._ranks[numbers[order]] = np.arange(len(texts), dtype=np.uint32)
         return Distinct(texts[order])
 
     def positions(self, columns: Mapping[str, Array]) -> Array:
+        """Where the kept values lie among the known ones, (rows) uint32."""
         return self._ranks[np.minimum(columns[self.name], len(self._ranks) - 1)]
 
 
