@@ -49,13 +49,11 @@ def _plain(column: Any) -> Any:
 
 
 def to_numpy(table: Any) -> dict[str, Array]:
-    """The columns of a pyarrow table; whole numbers with nulls become object arrays, floats with nulls keep NaN."""
-    import pyarrow as pa
+    """The columns of a Polars frame or a pyarrow table; whole numbers with nulls become object arrays, floats with nulls keep NaN."""
+    import polars as pl
 
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if column.null_count and pa.types.is_integer(column.type):
-            columns[name] = np.array(column.to_pylist(), object)
-        else:
-            columns[name] = column.to_numpy()
-    return columns
+    frame: Any = table if isinstance(table, pl.DataFrame) else pl.from_arrow(table)  # pyarrow's own way would import pandas
+    return {
+        column.name: np.array(column.to_list(), object) if column.null_count() and column.dtype.is_integer() else column.to_numpy()
+        for column in frame
+    }

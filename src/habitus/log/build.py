@@ -1,10 +1,9 @@
-"""Tables to timelines: code each table where it is smallest, join, sort, and write shard by shard.
+"""Tables to timelines: rows known by the positions of their values, put in order, coded, and written shard by shard.
 
-Works through Narwhals expressions on any engine; the result is the same bytes whatever the engine and the order of the rows.
+The result is the same bytes whatever the engine and the order of the rows.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ from habitus.log import timelines as store
 from habitus.log.columns import words
 from habitus.log.counting import Counter
 from habitus.log.description import EventLog
-from habitus.log.engine import Engine, Frame, engine_named, reading
-from habitus.log.tables import TIME, USER, field_types, property_table
+from habitus.log.distinct import Distinct
+from habitus.log.engine import Engine, engine_named
+from habitus.log.near import Part
+from habitus.log.order import in_order
+from habitus.log.tables import field_types
 from habitus.log.timelines import ABSENT, EVENT_TYPE, FIRST, OTHER, Field, Shard, Timelines, smallest
 from habitus.log.vocabulary import Vocabulary, parse_codes
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
 
-TYPE = "_type"
 SHARD_EVENTS = 1 << 23
 
 
@@ -81,48 +82,41 @@ def _zeros(asked: Array) -> Array:
 
 
 class _Coder:
-    """Turns the tables of a log into coded, sorted shards."""
+    """Turns the rows of a log into coded, sorted shards."""
 
     def __init__(self, counter: Counter, vocabulary: Vocabulary) -> None:
-        self.counter, self.log, self.engine, self.vocabulary = counter, counter.log, counter.engine, vocabulary
+        self.counter, self.log, self.vocabulary = counter, counter.log, vocabulary
         self.dictionaries: dict[str, Array] = {}
-        self._keys: dict[str, Frame] = {}  # per field that is coded by a join: its values and their codes
-        self._special: dict[str, Array] = {name: np.zeros(2, np.int64) for name in vocabulary.fields}
+        self._special = {name: np.zeros(2, np.int64) for name in vocabulary.fields}
         self._events = 0
-        self._types = _check_types(counter, vocabulary)
+        _check_types(counter, vocabulary)
+        self._tables: list[dict[str, tuple[str, Array, Array | None]]] = [{} for _ in self.log.events]
         for name in self._stored():
             self._prepare(name)
         position = {event: FIRST + i for i, event in enumerate(vocabulary.event_types)}
-        self._type_codes = np.array([position.get(event, OTHER) for event in self.log.events], np.int64)
+        codes = np.array([position.get(event, OTHER) for event in self.log.events], np.int64)
+        self._type_codes = smallest(codes, self._size(EVENT_TYPE))
 
     def shards(self, users: Array, counts: Array, most: int) -> Iterator[Shard]:
         """The shards of these users in ascending order, each of at most `most` events but one user at least."""
-        frame = nw.concat([self._coded(number, event) for number, event in enumerate(self.log.events)], how="vertical")
-        order = [USER, TIME, TYPE, *(_raw(name) for name in self.log.own_fields)]
         ends = np.cumsum(counts)
-        several = len(users) > 0 and int(ends[-1]) > most
-        with self.engine.held(frame, USER) if several else nullcontext(frame) as rows:
-            start = 0
-            while start < len(users):
-                done = int(ends[start - 1]) if start else 0
-                stop = max(int(np.searchsorted(ends, done + most, side="right")), start + 1)
-                mine = rows
-                if stop - start < len(users):
-                    mine = rows.filter(nw.col(USER) >= users[start].item(), nw.col(USER) <= users[stop - 1].item())
-                yield self._shard(self._read(mine.sort(order, nulls_last=True), int(counts[start:stop].sum())))
-                start = stop
-
-    def _read(self, frame: Frame, expected: int) -> dict[str, Array]:
-        """The coded columns of these rows. Raises LogError if they are not as many as had been counted."""
-        kept = [TIME, TYPE, *(_code(n) for n in self._joined()), *(_value(n) for n in self._numbers())]
-        with reading(self.log.source):
-            columns = self.engine.columns(frame.select(kept))
-        if len(columns[TIME]) != expected:
-            raise LogError(
-                f"{self.log.source}: {len(columns[TIME]):,} events were read where {expected:,} had been counted: a file changed "
-                "meanwhile, a property table has a key twice, or two values differ in invisible characters only."
-            )
-        return columns
+        shards = _stops(ends, most)
+        pieces = sorted({*shards, *_stops(ends, min(most, self.counter.rows.most(int(counts.sum()))))})
+        found = zip(pieces, self.counter.rows.pieces(users, counts, pieces), strict=True)
+        first = 0
+        for stop in shards:
+            end = int(ends[stop - 1])
+            shard, done = self._empty(end - first), 0
+            while done < end - first:
+                piece, parts = next(found)
+                rows = sum(len(part.time) for part in parts)
+                if first + done + rows != int(ends[piece - 1]):
+                    raise LogError(f"{self.log.source}: {rows:,} events were read where others had been counted: a file changed meanwhile.")
+                self._fill(shard, slice(done, done + rows), [part for part in parts if len(part.time)])
+                done += rows
+            first = end
+            self._look_at(shard)
+            yield shard
 
     def facts(self) -> dict[str, Any]:
         """Events, and per field the share of events whose code is OTHER or ABSENT."""
@@ -133,106 +127,72 @@ class _Coder:
     def _stored(self) -> list[str]:
         return [name for name in self.vocabulary.fields if name != EVENT_TYPE]
 
-    def _joined(self) -> list[str]:
-        return [name for name in self._stored() if self.vocabulary.fields[name].kind != "number"]
-
-    def _numbers(self) -> list[str]:
-        return [name for name in self._stored() if self.vocabulary.fields[name].kind == "number"]
-
-    def _has(self, name: str) -> bool:
-        return any(name in self.log.fields_of(event) for event in self.log.events)
-
     def _prepare(self, name: str) -> None:
-        kind = self.vocabulary.fields[name].kind
-        if kind == "number":
-            return
-        if kind == "category":
+        """For every event type with this field, the codes (and numbers) of the values of the own field that it is known by."""
+        kind, has = self.vocabulary.fields[name].kind, [event for event in self.log.events if name in self.log.fields_of(event)]
+        if kind in ("text", "codes"):
+            values = self.counter.counted(name)[0] if has else np.zeros(0, str)
+            self.dictionaries[name] = _dictionary(self.vocabulary.fields[name], values)
+        elif kind == "category":
             values = self.vocabulary.values[name]
-        elif self._has(name):
-            values = self.counter.counted(name)[0]
-            self.dictionaries[name] = _dictionary(self.vocabulary.fields[name], values)
-        else:
-            values = np.zeros(0, str)
-            self.dictionaries[name] = _dictionary(self.vocabulary.fields[name], values)
-        if self._has(name):
-            self._keys[name] = self.engine.adopt({name: values, _code(name): np.arange(FIRST, FIRST + len(values), dtype=np.int64)})
+        made: dict[int, tuple[Array, Array | None]] = {}
+        for event in has:
+            column = self.counter.column(event, name)
+            known = column.values
+            if id(known) not in made:
+                made[id(known)] = self._numbers(name, known) if kind == "number" else self._codes(name, known, values)
+            codes, numbers = made[id(known)]
+            coded = codes[column.positions], None if numbers is None else numbers[column.positions]
+            self._tables[list(self.log.events).index(event)][name] = (column.own, *coded)
 
-    def _coded(self, number: int, event: str) -> Frame:
-        described = self.log.events[event]
-        frame = self.counter.events(event)
-        for name in described.fields:
-            frame = self._with_code(frame, name)
-        if described.fields:
-            frame = frame.with_columns(*(nw.col(name).alias(_raw(name)) for name in described.fields))
-        for table in described.properties:
-            key = self.log.properties[table].key
-            if not any(name in self.vocabulary.fields for name in self.log.properties[table].fields):
-                continue
-            frame = frame.join(self._coded_properties(table), on=key, how="left")
-        there = set(self.log.fields_of(event)) & set(self.vocabulary.fields)
-        return frame.select(
-            USER, TIME, nw.lit(number).cast(nw.Int64).alias(TYPE),
-            *(self._raw_or_null(name, described.fields).alias(_raw(name)) for name in self.log.own_fields),
-            *(_or(nw.col(_code(n)) if n in there else None, ABSENT).alias(_code(n)) for n in self._joined()),
-            *((nw.col(_value(n)) if n in there else nw.lit(None).cast(nw.Float64)).alias(_value(n)) for n in self._numbers()),
-        )  # fmt: skip
+    def _codes(self, name: str, known: Distinct, values: Array) -> tuple[Array, None]:
+        """The codes of known values where `values` is in code order, and of none."""
+        codes = np.full(len(known) + 1, OTHER, np.int32)
+        codes[known.find(values)] = np.arange(FIRST, FIRST + len(values))
+        codes[-1] = ABSENT
+        return smallest(codes, self._size(name)), None
 
-    def _raw_or_null(self, name: str, own: tuple[str, ...]) -> nw.Expr:
-        return nw.col(_raw(name)) if name in own else nw.lit(None).cast(self._types[name])
+    def _numbers(self, name: str, values: Distinct) -> tuple[Array, Array]:
+        numbers = np.append(values.at(np.arange(len(values))).astype(np.float64), np.nan)
+        return smallest(self.vocabulary.buckets(name, numbers), self._size(name)), numbers.astype(np.float32)
 
-    def _coded_properties(self, table: str) -> Frame:
-        described = self.log.properties[table]
-        frame = property_table(self.log, table, self.engine)
-        for name in described.fields:
-            frame = self._with_code(frame, name)
-        return frame.select(
-            described.key, *(_value(n) if self._is_number(n) else _code(n) for n in described.fields if n in self._stored())
-        )
+    def _empty(self, rows: int) -> Shard:
+        codes = {name: np.full(rows, ABSENT, smallest(np.zeros(0), self._size(name)).dtype) for name in self.vocabulary.fields}
+        numbers = [name for name in self._stored() if self.vocabulary.fields[name].kind == "number"]
+        return Shard(np.empty(rows, np.int64), codes, {name: np.full(rows, np.nan, np.float32) for name in numbers})
 
-    def _with_code(self, frame: Frame, name: str) -> Frame:
-        if name not in self.vocabulary.fields:
-            return frame
-        if self._is_number(name):
-            return frame.with_columns(nw.col(name).alias(_value(name)))
-        joined = frame.with_columns(nw.col(name).cast(self._types[name])).join(self._keys[name], on=name, how="left")
-        code = nw.when(nw.col(name).is_null()).then(nw.lit(ABSENT)).otherwise(nw.col(_code(name)).fill_null(OTHER))
-        return joined.with_columns(code.cast(nw.Int64).alias(_code(name)))
+    def _fill(self, shard: Shard, rows: slice, parts: Sequence[Part]) -> None:
+        """Put the events of a piece, in order, into these rows of a shard."""
+        order = in_order(parts, self.log.own_fields)
+        np.concatenate([part.time for part in parts]).take(order, out=shard.time[rows])
+        place = np.empty(len(order), np.int64)  # where each row goes
+        place[order] = np.arange(rows.start, rows.stop)
+        start = 0
+        for part in parts:
+            mine = place[start : start + len(part.time)]
+            shard.codes[EVENT_TYPE][mine] = self._type_codes[part.event]
+            for name, (own, codes, numbers) in self._tables[part.event].items():
+                shard.codes[name][mine] = codes[part.columns[own]]
+                if numbers is not None:
+                    shard.values[name][mine] = numbers[part.columns[own]]
+            start += len(part.time)
 
-    def _is_number(self, name: str) -> bool:
-        return name in self.vocabulary.fields and self.vocabulary.fields[name].kind == "number"
-
-    def _shard(self, columns: Mapping[str, Array]) -> Shard:
-        coded = {EVENT_TYPE: self._type_codes[columns[TYPE].astype(np.int64)]}
-        values = {}
-        for name in self._stored():
-            if self._is_number(name):
-                numbers = columns[_value(name)].astype(np.float64)
-                coded[name], values[name] = self.vocabulary.buckets(name, numbers), numbers.astype(np.float32)
-            else:
-                coded[name] = columns[_code(name)]
-        for name, codes in coded.items():
-            self._special[name] += np.bincount(np.clip(codes.astype(np.int64), ABSENT, OTHER + 1) - ABSENT, minlength=3)[:2]
-        self._events += len(columns[TIME])
-        return Shard(columns[TIME].astype(np.int64), {n: smallest(c, self._size(n)) for n, c in coded.items()}, values)
+    def _look_at(self, shard: Shard) -> None:
+        for name, codes in shard.codes.items():
+            self._special[name] += [np.count_nonzero(codes == ABSENT), np.count_nonzero(codes == OTHER)]
+        self._events += len(shard.time)
 
     def _size(self, name: str) -> int:
         return FIRST + len(self.dictionaries[name]) if name in self.dictionaries else self.vocabulary.fields[name].size
 
 
-def _raw(name: str) -> str:
-    return f"_raw_{name}"
-
-
-def _code(name: str) -> str:
-    return f"_code_{name}"
-
-
-def _value(name: str) -> str:
-    return f"_value_{name}"
-
-
-def _or(code: nw.Expr | None, otherwise: int) -> nw.Expr:
-    return nw.lit(otherwise).cast(nw.Int64) if code is None else code.fill_null(otherwise).cast(nw.Int64)
+def _stops(ends: Array, most: int) -> list[int]:
+    """Where ranges of users stop that have at most `most` events but one user at least. `ends`: the events up to each user."""
+    stops: list[int] = []
+    while (start := stops[-1] if stops else 0) < len(ends):
+        done = int(ends[start - 1]) if start else 0
+        stops.append(max(int(np.searchsorted(ends, done + most, side="right")), start + 1))
+    return stops
 
 
 def _dictionary(field: Field, values: Array) -> Array:
@@ -247,11 +207,8 @@ def _dictionary(field: Field, values: Array) -> Array:
     return smallest(coded, field.size)
 
 
-def _check_types(counter: Counter, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The type of every field here. Raises LogError if a field is of another kind or type than in the model.
-
-    A field without a value matches any type, and takes the model's.
-    """
+def _check_types(counter: Counter, vocabulary: Vocabulary) -> None:
+    """Raises LogError if a field is of another kind or type than in the model; one without a value matches any type."""
     log, types = counter.log, field_types(counter.log, counter.engine)
     for name, entry in vocabulary.fields.items():
         if name == EVENT_TYPE or name not in types:
@@ -267,5 +224,3 @@ def _check_types(counter: Counter, vocabulary: Vocabulary) -> dict[str, Any]:
                     f"field {name!r} is {words(types[name])} here and {words(wanted)} in the model, so that no value would match; "
                     "store it alike."
                 )
-            types[name] = wanted
-    return types

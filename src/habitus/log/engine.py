@@ -20,6 +20,7 @@ from habitus.log.times import MAX_TIME, parse_times, sql_time
 Array = NDArray[Any]
 Frame = nw.LazyFrame[Any]
 ENGINES = ("polars", "duckdb", "spark")
+BATCH = 1 << 17  # rows
 T = TypeVar("T")
 
 
@@ -27,6 +28,7 @@ class Engine(Protocol):
     """A backend for tables. `name` is what the command line calls it."""
 
     name: str
+    near: bool  # whether it runs on this machine, so that rows are brought here to be coded
 
     def remembered(self, of: Any, what: tuple[Any, ...], make: Callable[[], T]) -> T:
         """What `make` gives, made once for the object `of` and kept as long as the engine lives."""
@@ -62,6 +64,9 @@ class Engine(Protocol):
     def held(self, frame: Frame, by: str) -> AbstractContextManager[Frame]:
         """The same rows, to be read several times by ranges of the column `by`: where it pays, made once and kept meanwhile."""
 
+    def batches(self, frame: Frame) -> Iterator[Any]:
+        """Run the frame and hand it over as Polars frames of some BATCH rows, in any order; for engines that are near."""
+
     def columns(self, frame: Frame) -> dict[str, Array]:
         """Run the frame and bring its columns into memory; nulls are None in object arrays, NaN in floats."""
 
@@ -87,12 +92,10 @@ def reading(what: str) -> Iterator[None]:
     errors: tuple[type[BaseException], ...] = (
         polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError, TypeError, OverflowError,
     )  # fmt: skip
-    try:
+    if "duckdb" in sys.modules:  # what is not loaded has raised nothing
         import duckdb
 
         errors = (*errors, duckdb.Error)
-    except ImportError:
-        pass
     if "pyspark" in sys.modules:
         from habitus.log.spark import errors as of_spark
 
@@ -106,8 +109,15 @@ def reading(what: str) -> Iterator[None]:
         raise LogError(f"{what}: cannot be read: {reason[:400]}") from None
 
 
+def file_state(files: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
+    """What changes when one of the files does."""
+    return tuple((str(file), (found := file.stat()).st_mtime_ns, found.st_size) for file in files)
+
+
 class Memory:
     """What all engines share: what was found or made once, and the objects it belongs to, so that no other takes their identity."""
+
+    near = False
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}
@@ -120,14 +130,17 @@ class Memory:
 
     def scan(self, files: Sequence[Path], columns: Sequence[str] | None = None) -> Frame:
         """See Engine; opened once per state of the files, since a CSV file is read to find its types."""
-        state = tuple((str(file), (found := file.stat()).st_mtime_ns, found.st_size) for file in files)
-        return self.remembered(None, (state, columns and tuple(columns)), lambda: self._scan(files, columns))
+        return self.remembered(None, (file_state(files), columns and tuple(columns)), lambda: self._scan(files, columns))
 
     def adopt(self, frame: Any) -> Frame:
         """See Engine; a frame is taken in once, columns in a dictionary every time."""
         if isinstance(frame, Mapping):
             return self._adopt(frame)
         return self.remembered(frame, ("adopted",), lambda: self._adopt(frame))
+
+    def batches(self, frame: Frame) -> Iterator[Any]:
+        """See Engine; what is not near has none."""
+        raise NotImplementedError
 
     def held(self, frame: Frame, by: str) -> AbstractContextManager[Frame]:
         """See Engine; on one machine a file is read again as fast as what was kept of it."""
@@ -141,7 +154,7 @@ class Memory:
 
 
 class _Polars(Memory):
-    name = "polars"
+    name, near = "polars", True
 
     def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
         import polars as pl
@@ -217,13 +230,15 @@ class _Polars(Memory):
         numbers = pl.col(column).cast(pl.List(pl.String)).list.join(" ")
         return _lazy(nw.to_native(frame).with_columns(pl.format("[ {} ]", numbers).alias(column)))
 
+    def batches(self, frame: Frame) -> Iterator[Any]:
+        yield from nw.to_native(frame).collect_batches(chunk_size=BATCH, maintain_order=False, engine="streaming")
+
     def columns(self, frame: Frame) -> dict[str, Array]:
-        native = nw.to_native(frame).collect(engine="streaming")
-        return to_numpy(native.to_arrow())
+        return to_numpy(nw.to_native(frame).collect(engine="streaming"))
 
 
 class _DuckDB(Memory):
-    name = "duckdb"
+    name, near = "duckdb", True
 
     def __init__(self) -> None:
         super().__init__()
@@ -302,6 +317,11 @@ class _DuckDB(Memory):
         name = _quoted(column)
         text = f"CASE WHEN {name} IS NOT NULL THEN '[ ' || array_to_string({name}, ' ') || ' ]' END"
         return _lazy(nw.to_native(frame).project(f"* REPLACE ({text} AS {name})"))
+
+    def batches(self, frame: Frame) -> Iterator[Any]:
+        import polars as pl
+
+        yield from map(pl.from_arrow, nw.to_native(frame).to_arrow_reader(BATCH))
 
     def columns(self, frame: Frame) -> dict[str, Array]:
         return to_numpy(frame.collect("pyarrow").to_native())

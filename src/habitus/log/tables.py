@@ -129,14 +129,18 @@ def usable(frame: Frame, *, since: int | None = None, until: int | None = None) 
 
 
 def of_users(frame: Frame, users: Array | None, engine: Engine) -> Frame:
-    """The rows of these users; of everyone if None. Raises LogError if the ids are of another type than the log's."""
+    """The rows of these users; of everyone if None. Raises LogError as `check_ids` does."""
     if users is None:
         return frame
-    text = frame.collect_schema()[USER] == nw.String
+    check_ids(users, text=frame.collect_schema()[USER] == nw.String)
+    return frame.join(engine.adopt({USER: users}), on=USER, how="semi")
+
+
+def check_ids(users: Array, *, text: bool) -> None:
+    """Raise LogError if these ids are of another type than the log's, which are text or whole numbers."""
     if text != (users.dtype.kind in "UO"):
         kinds = ("text", "whole numbers") if text else ("whole numbers", "text")
         raise LogError(f"users: the log's ids are {kinds[0]}, and those asked for are {kinds[1]}; store both alike.")
-    return frame.join(engine.adopt({USER: users}), on=USER, how="semi")
 
 
 def user_is_text(log: EventLog, engine: Engine) -> bool:
