@@ -22,6 +22,7 @@ from habitus.nn.sampled import Negatives, drawn, log_uniform
 from habitus.nn.threads import pieces
 from habitus.nn.training import Trainee
 
+_WORTH = 16  # users that are worth a thread of their own
 _RARELY = 1e-4  # what was never seen is expected as often
 
 
@@ -93,7 +94,8 @@ class SequenceAutoencoder(Trainee):
         if batch.codes.device.type != "cpu":
             return self._loss(batch, samples, None, None), batch.layout.shortened.tokens
         masks = [gru.kept_rows(batch.layout.tokens) if self.training and gru.dropout else None for gru in (self.encoder, self.decoder)]
-        total = summed(lambda part: self._loss(part[0], samples, *_of_part(masks, *part)), batch.parts(pieces()), list(self.parameters()))
+        parts = batch.parts(min(pieces(), max(batch.layout.users // _WORTH, 1)))
+        total = summed(lambda part: self._loss(part[0], samples, *_of_part(masks, *part)), parts, list(self.parameters()))
         return total, batch.layout.shortened.tokens
 
     def _loss(self, batch: Batch, samples: Sequence[Negatives | None], *kept: list[Tensor] | None) -> Tensor:

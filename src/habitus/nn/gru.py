@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
 
+_FEW = 2048  # numbers that are done before three more operations have begun
 _BLOCK = 2048  # tokens worked on at a time, so that what a block needs stays in the processor's cache
 
 
@@ -235,30 +236,31 @@ class _Walk:
                 gate = torch.addmm(self.bias, self.x[rows], self.w_ih.t(), out=out)
             else:
                 gate = torch.index_select(every, 0, self.rows[rows], out=out)
+            if extra is not None:
+                gate.add_(extra.index_select(0, torch.from_numpy(layout.owner[rows])))
             product = _steps(products[rows], sizes) if products is not None else [cast(Tensor, spare)[:size] for size in sizes]
-            h = self._steps_of(_steps(gate, sizes), product, _steps(states[rows], sizes), h, extra, memory)
+            h = self._steps_of(gate, product, _steps(states[rows], sizes), h, sizes, memory)
         return states, memory.last(states, layout)
 
     def _steps_of(
-        self, gates: Iterable[Tensor], products: Iterable[Tensor], states: Iterable[Tensor], h: Tensor | None, extra: Tensor | None,
+        self, gates: Tensor, products: Iterable[Tensor], states: Iterable[Tensor], h: Tensor | None, sizes: tuple[int, ...],
         memory: "_Memory",
     ) -> Tensor | None:  # fmt: skip
         """Step by step in place: `gates` come as input products and leave as activations. Returns the last step's states."""
-        edge = 2 * self.hidden
+        hidden, edge = self.hidden, 2 * self.hidden
         w_reset_update, w_new = self.w_hh[:edge].t(), self.w_hh[edge:].t()
-        for gate, product, state in zip(gates, products, states, strict=True):
-            n = len(state)
-            if extra is not None:
-                gate.add_(extra[:n])
-            reset_update, new = gate[:, :edge], gate[:, edge:]
+        parts = [gates[:, :edge], gates[:, :hidden], gates[:, hidden:edge], gates[:, edge:]]
+        steps = zip(*(_steps(part, sizes) for part in parts), products, states, strict=True)
+        for reset_update, reset, update, new, product, state in steps:
             if h is None:
                 product.copy_(self.b_new.expand_as(product))
             else:
-                reset_update.addmm_(h[:n], w_reset_update)
-                torch.addmm(self.b_new, h[:n], w_new, out=product)
+                h = h[: len(state)]
+                reset_update.addmm_(h, w_reset_update)
+                torch.addmm(self.b_new, h, w_new, out=product)
             reset_update.sigmoid_()
-            _tanh_(new.addcmul_(reset_update[:, : self.hidden], product))
-            h = memory.moved(new, reset_update[:, self.hidden :], h, state)
+            _tanh_(new.addcmul_(reset, product))
+            h = memory.moved(new, update, h, state)
         return h
 
     def backward(self, states: Tensor, gates: Tensor, products: Tensor, d_states: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
@@ -283,8 +285,7 @@ class _Walk:
             torch.mul(arriving, d_new, out=flow[:, 2])  # the new gate's input bypasses the reset gate
             d_bias += flows.sum(0)
             if into_added is not None:
-                for one in reversed(list(_steps(flows, sizes))):
-                    into_added[: len(one)].add_(one)
+                into_added.index_add_(0, torch.from_numpy(layout.owner[rows]), flows)
             if self.rows is None:
                 d_w_ih.addmm_(flows.t(), self.x[rows])
                 torch.mm(flows, self.w_ih, out=into_x[rows])
@@ -331,7 +332,7 @@ class _Memory:
             return out.copy_(torch.lerp(new.float(), fine, update.float(), out=fine))
         if h is None:
             return torch.addcmul(new, new, update, value=-1, out=out)
-        return torch.lerp(new, h[: len(out)], update, out=out)
+        return torch.lerp(new, h, update, out=out)
 
     def last(self, states: Tensor, layout: Layout) -> Tensor:
         """Every user's last state."""
@@ -340,7 +341,7 @@ class _Memory:
 
 def _tanh_(x: Tensor) -> Tensor:
     """In place; by the exponential function, which torch computes several times as fast on a CPU, where that is as exact."""
-    if x.dtype == torch.float32:
+    if x.dtype == torch.float32 and x.numel() > _FEW:
         return x.mul_(2).sigmoid_().mul_(2).sub_(1)
     return x.tanh_()
 
@@ -367,13 +368,14 @@ def _walk_back(
     `flow` (tokens, 3, hidden) is filled with the gradient of the recurrent products. To `stop_at_first`: nothing is wanted of the
     states before the first step.
     """
-    steps = zip(*(_steps(tensor, sizes) for tensor in (arriving, slopes, update, flow)), strict=True)
-    for number, (d, slope, keep, out) in reversed(list(enumerate(steps))):
+    tensors = (arriving, arriving.unsqueeze(1), slopes, update, flow, flow.flatten(1))
+    steps = zip(*(_steps(tensor, sizes) for tensor in tensors), strict=True)
+    for number, (d, d_each, slope, keep, out, flows) in reversed(list(enumerate(steps))):
         now = d_h[: len(d)]
         d.add_(now)
-        torch.mul(d.unsqueeze(1), slope, out=out)
+        torch.mul(d_each, slope, out=out)
         if number or not stop_at_first:
-            torch.mul(d, keep, out=now).addmm_(out.flatten(1), w_hh)
+            torch.mul(d, keep, out=now).addmm_(flows, w_hh)
 
 
 def _steps(tensor: Tensor, sizes: tuple[int, ...]) -> Iterable[Tensor]:
