@@ -138,7 +138,10 @@ def encode_ours(asked: Asked) -> Facts:
     few = ours.timelines.at(slice(WARM_UP))
     found, plain = ours.encode(few), replace(ours, precision="float32").encode(few)
     begun = time.perf_counter()
-    ours.encode(chosen)
+    if asked.users:
+        ours.encode(chosen)
+    else:  # everybody: to disk, piece by piece, as `habitus encode` does
+        ours.encode_to(asked.timelines.with_name(f"{asked.timelines.name}-profiles"))
     seconds = time.perf_counter() - begun
     read = int(np.minimum(chosen.lengths, ours.sequences.max_steps).sum())
     same = ours.precision != "float32" and np.array_equal(found, plain)

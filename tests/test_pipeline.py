@@ -14,7 +14,7 @@ from habitus import artefact
 from habitus.errors import HabitusError, InputError, LogError, OutputExistsError, ProfilesError, RecipeError
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
-from habitus.pipeline import Options, evaluate, plain_counts, run
+from habitus.pipeline import Options, encode_to, evaluate, plain_counts, run
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
 
@@ -122,6 +122,24 @@ def test_encode_with_the_saved_model_gives_the_runs_profiles(finished: tuple[Pat
     some = habitus.encode(model, base / "log", until="2024-04-02", options=Options(users=np.array([11, 22, 999_999])))
     np.testing.assert_allclose(some.matrix[:2], result.profiles.to_numpy([11, 22]), atol=1e-5)
     assert some.known.tolist() == [[True, True], [True, True], [False, False]]
+
+
+def test_encode_to_disk_in_pieces_gives_what_memory_would_hold(
+    finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large log's profiles would lack users, or come in another order, or be counted piece by piece."""
+    base, _ = finished
+    monkeypatch.setattr("habitus.model._PIECE_USERS", 7)
+    model, users = habitus.Model.open(base / "out" / "model"), Options(users=np.append(np.arange(11, 600, 11), [7_000_001, 7_000_002]))
+    whole = habitus.encode(model, base / "log", until="2024-04-02", options=users)
+    stored = encode_to(model, base / "log", tmp_path / "profiles", until="2024-04-02", options=users)
+    found = Profiles.open(tmp_path / "profiles")
+    assert found.users.tolist() == whole.users.tolist() and len(stored) == len(whole) > 7
+    np.testing.assert_allclose(found.matrix, whole.matrix, atol=1e-5)
+    assert (found.known == whole.known).all() and found.features == whole.features
+    assert dict(found.facts) == dict(whole.facts) == dict(stored.facts)
+    assert stored.unknown == (~whole.known.any(1)).sum() > 0
+    assert repr(stored) == repr(whole)
 
 
 def test_run_no_vector_moves_when_only_the_future_changes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time as clock
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -36,6 +36,8 @@ from habitus.recipe import Member, Recipe
 Array = NDArray[Any]
 KIND = "model"
 T = TypeVar("T")
+
+_PIECE_EVENTS, _PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors go to disk
 
 
 @dataclass
@@ -68,6 +70,16 @@ class Model:
         """The fused profile of every user of `timelines`, which this model's vocabulary must have coded; `precision`: see `Encoder`."""
         how = {"device": device, "precision": precision}
         return self.fusion.apply([encoder.encode(timelines, **how, progress=progress) for encoder in self.encoders])
+
+    def encode_in_pieces(
+        self, timelines: Timelines, *, device: str = "auto", precision: str = "float32", progress: Progress = SILENT
+    ) -> Iterator[Profiles]:  # fmt: skip
+        """What `encode` gives, for some users after the others, so that memory does not grow with their number; one piece at least."""
+        with progress.stage("encoding", timelines.n_events, "events") as advance:
+            for piece in list(timelines.pieces(_PIECE_EVENTS, _PIECE_USERS)) or [slice(0, 0)]:
+                part = timelines.at(piece)
+                yield self.encode(part, device=device, precision=precision)
+                advance(part.n_events)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the whole model as an artefact whose parts are artefacts of their own."""

@@ -7,7 +7,7 @@ import platform
 import sys
 import tempfile
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -40,7 +40,7 @@ from habitus.log.timelines import Timelines
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.model import Fitting, Model
-from habitus.profiles import Profiles
+from habitus.profiles import Profiles, Stored, save_pieces
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Judge, Recipe, window_days
 from habitus.witness import LogWitness, witness_of
@@ -236,27 +236,43 @@ def encode(
 
     `out`: the profiles' folder. `facts["shares"]` of the profiles has, per field, the shares of unseen and absent values.
     """
-    log = _log(log)
     if out is not None:
-        artefact.check_folder(out, "profiles", overwrite=overwrite)
-    engine = engine_named(options.engine)
+        encode_to(model, log, out, until=until, overwrite=overwrite, options=options)
+        return Profiles.open(out)
+    with _to_encode(model, log, None, until, options) as (lines, folder, engine, more):
+        profiles = _encoded(model, lines, folder, engine, options)
+    return replace(profiles, facts={**profiles.facts, **more})
+
+
+def encode_to(
+    model: Model, log: EventLog | str | Path, out: str | Path, *, until: int | str | datetime | None = None,
+    overwrite: bool = False, options: Options = Options(),
+) -> Stored:  # fmt: skip
+    """As `encode` with a folder `out`, where the profiles then are; memory grows with the users on Spark only."""
+    artefact.check_folder(out, "profiles", overwrite=overwrite)
+    with _to_encode(model, log, out, until, options) as (lines, folder, engine, more):
+        if engine.name == "spark":
+            pieces: Iterable[Profiles] = [_encoded(model, lines, folder, engine, options)]
+        else:
+            pieces = model.encode_in_pieces(lines, device=options.device, precision=options.precision, progress=options.progress)
+        return save_pieces(out, pieces, more=more, overwrite=overwrite)
+
+
+@contextmanager
+def _to_encode(
+    model: Model, given: EventLog | str | Path, out: str | Path | None, until: int | str | datetime | None, options: Options
+) -> Iterator[tuple[Timelines, Path | None, Engine, dict[str, Any]]]:
+    """Timelines to encode, for as long as that takes, where they lie, the engine, and what the profiles are to say of them."""
+    log, engine = _log(given), engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    cut = _cut(until, found)
-    users = _users(options.users, log, engine)
+    cut, users = _cut(until, found), _users(options.users, log, engine)
     with _scratch(out, needed=engine.name == "spark") as folder:
         lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)
-        profiles = _encoded(model, lines, folder, engine, options)
-    more = {
-        "users_without_events": int((lines.lengths == 0).sum()),
-        "shares": lines.facts["shares"],
-        "rows": found.counts(),
-        "log": log.source,
-        "recipe": model.recipe.get("name"),
-    }
-    profiles = replace(profiles, facts={**profiles.facts, **more})
-    if out is not None:
-        profiles.save(out, overwrite=overwrite)
-    return profiles
+        more = {
+            "users_without_events": int((lines.lengths == 0).sum()), "shares": lines.facts["shares"], "rows": found.counts(),
+            "log": log.source, "recipe": model.recipe.get("name"),
+        }  # fmt: skip
+        yield lines, folder, engine, more
 
 
 def evaluate(

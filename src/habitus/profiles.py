@@ -4,6 +4,7 @@ Knows nothing of logs, encoders or tasks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -68,8 +69,7 @@ class Profiles:
         return len(self.users)
 
     def __repr__(self) -> str:
-        blocks = ", ".join(f"{name} {stop - start}" for name, (start, stop) in self.blocks.items())
-        return f"Profiles({len(self):,} users × {self.dim} columns: {blocks})"
+        return _described(len(self), self.blocks)
 
     @property
     def dim(self) -> int:
@@ -162,15 +162,7 @@ class Profiles:
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write `profiles.parquet` and a manifest into `folder`. Raises OutputExistsError if profiles are there already."""
-        import pyarrow.parquet as pq
-
-        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
-            pq.write_table(self.to_arrow(), writer.path("profiles.parquet"))
-            writer.facts = {
-                "until": self.until, "model_until": self.model_until, "users": len(self),
-                "blocks": {name: list(span) for name, span in self.blocks.items()}, "features": list(self.features),
-                "facts": dict(self.facts),
-            }  # fmt: skip
+        save_pieces(folder, [self], overwrite=overwrite)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -196,6 +188,63 @@ class Profiles:
             )  # fmt: skip
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, pa.ArrowException, ProfilesError) as error:
             raise ArtefactError(f"{folder}: the manifest and profiles.parquet do not fit together ({error}).") from None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was written to disk, without the vectors: how many `users`, of whom no block knows anything of `unknown`; their columns."""
+
+    users: int
+    unknown: int
+    blocks: Mapping[str, tuple[int, int]]
+    until: int | None
+    facts: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return self.users
+
+    def __repr__(self) -> str:
+        return _described(self.users, self.blocks)
+
+
+def save_pieces(
+    folder: str | Path, pieces: Iterable[Profiles], *, more: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> Stored:
+    """Write the profiles of users, piece after piece in ascending order of ids, one at least, as one artefact; one is held at a time.
+
+    They must be alike in all but users, vectors and counts: of the facts of blocks, `events` and `events_left_out` are summed, and
+    `more` facts are added. Raises OutputExistsError if profiles are in `folder` already.
+    """
+    import pyarrow.parquet as pq
+
+    users, unknown, counted, last = 0, 0, dict[str, dict[str, int]](), None
+    with artefact.writing(folder, KIND, overwrite=overwrite) as writer, ExitStack() as open_files:
+        file = None
+        for last in pieces:
+            table = last.to_arrow()
+            file = file or open_files.enter_context(pq.ParquetWriter(writer.path("profiles.parquet"), table.schema))
+            file.write_table(table)
+            users, unknown = users + len(last), unknown + int((~last.known.any(1)).sum())
+            for name, facts in last.facts.get("blocks", {}).items():
+                sums = counted.setdefault(name, {})
+                for what in {"events", "events_left_out"} & set(facts):
+                    sums[what] = sums.get(what, 0) + facts[what]
+        if last is None:
+            raise ProfilesError("profiles: there is no piece to write.")
+        open_files.close()
+        facts = {**last.facts, **(more or {})}
+        if "blocks" in facts:
+            facts["blocks"] = {name: {**one, **counted[name]} for name, one in facts["blocks"].items()}
+        writer.facts = {
+            "until": last.until, "model_until": last.model_until, "users": users,
+            "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
+        }  # fmt: skip
+    return Stored(users, unknown, last.blocks, last.until, facts)
+
+
+def _described(users: int, blocks: Mapping[str, tuple[int, int]]) -> str:
+    columns = ", ".join(f"{name} {stop - start}" for name, (start, stop) in blocks.items())
+    return f"Profiles({users:,} users × {max((stop for _, stop in blocks.values()), default=0)} columns: {columns})"
 
 
 def _check_times(manifest: Mapping[str, Any]) -> None:

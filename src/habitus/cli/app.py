@@ -157,7 +157,7 @@ def encode(
 
     options = replace(_options(engine, bad_rows, rejected, users, device, 0, quiet), precision=precision)
     fitted = Model.open(model)
-    profiles = pipeline.encode(fitted, log, out, until=until, overwrite=overwrite, options=options)
+    profiles = pipeline.encode_to(fitted, log, out, until=until, overwrite=overwrite, options=options)
     show.encoded(out, profiles, fitted.shares, profiles.facts["shares"])
 
 

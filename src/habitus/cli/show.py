@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from habitus.log.checks import Inspection
     from habitus.log.description import EventLog
     from habitus.model import Model
-    from habitus.profiles import Profiles
+    from habitus.profiles import Profiles, Stored
     from habitus.recipe import Recipe
 
 _WIDTH = 110  # where there is no terminal to ask
@@ -121,11 +121,11 @@ def model(out: Path, fitted: "Model") -> None:
         console.print(f"{name} is left out: {reason}.")
 
 
-def encoded(out: Path, profiles: "Profiles", before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def encoded(out: Path, profiles: "Stored", before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """What was encoded, and per field how many values the model had no code for, beside how many at fit."""
     console = console_of()
     nothing = profiles.facts["users_without_events"]
-    unread = int((~profiles.known.any(1)).sum()) - nothing
+    unread = profiles.unknown - nothing
     console.print(
         f"{out}: {profiles!r}, as of {_day(profiles.until)} (UTC); {nothing:,} of them have no event before that"
         f"{f', {unread:,} more none that an encoder reads' if unread else ''}.",

@@ -185,13 +185,14 @@ class Timelines:
         """The same users with only the events before `until` (microseconds UTC); a view, nothing is copied."""
         return replace(self, stops=self.starts + self.count_before(slice(None), until), until=min(until, self.until))
 
-    def pieces(self, max_events: int = 1 << 22) -> Iterator[slice]:
-        """Ranges of user positions with at most `max_events` events each (a single user may have more)."""
+    def pieces(self, max_events: int = 1 << 22, max_users: int | None = None) -> Iterator[slice]:
+        """Ranges of at most `max_users` user positions with at most `max_events` events each (a single user may have more)."""
         ends = np.cumsum(self.lengths)
         start = 0
         while start < len(self):
             done = int(ends[start - 1]) if start else 0
             stop = max(int(np.searchsorted(ends, done + max_events, side="right")), start + 1)
+            stop = stop if max_users is None else min(stop, start + max_users)
             yield slice(start, stop)
             start = stop
 
