@@ -66,6 +66,12 @@ def test_import_and_help_load_nothing_heavy(code: str) -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
+def test_work_on_tables_loads_no_torch() -> None:
+    """Building timelines would take half as much memory again, for a library that it does not use."""
+    code = "import sys, habitus.pipeline; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_timelines_and_encoders_work_without_table_libraries() -> None:
     """Training often happens on a machine that has no Polars, DuckDB or Narwhals."""
     code = """

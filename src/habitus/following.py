@@ -15,7 +15,6 @@ from habitus.encoders.base import Encoder, encoder_class, tupled
 from habitus.errors import HabitusError
 from habitus.log.timelines import Timelines
 from habitus.nn import processes
-from habitus.nn.training import torch_device
 from habitus.progress import Progress
 
 
@@ -45,6 +44,8 @@ def fit(
     if not (processes.several() and encoder.shared):
         encoder.fit(timelines, seed=seed, device=device, progress=progress, work=work)
         return
+    from habitus.nn.training import torch_device  # loads torch, which work on tables has no room for
+
     with _lying(timelines, folder) as place:
         job = {
             "kind": encoder.kind, "name": encoder.name, "settings": asdict(encoder.settings), "timelines": str(place.absolute()),
