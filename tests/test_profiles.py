@@ -1,6 +1,7 @@
 """Profiles: what they refuse, how they are looked up, and that what is kept is what comes back."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from habitus.errors import ArtefactError, OutputExistsError, ProfilesError
-from habitus.profiles import Profiles
+from habitus.profiles import Profiles, save_pieces
 
 
 def made(strings: bool = False, **change: Any) -> Profiles:
@@ -201,3 +202,32 @@ def test_the_table_is_for_everyone(tmp_path: Path) -> None:
     assert frame["vector"].dtype == pl.Array(pl.Float32, 5)
     np.testing.assert_array_equal(frame["vector"].to_numpy(), made().matrix)
     assert frame["known"].to_list()[2] == [True, False]
+
+
+def test_profiles_that_fail_half_way_leave_what_was_there(tmp_path: Path) -> None:
+    """A night's run that dies would take yesterday's profiles with it, or leave rubbish beside them."""
+
+    def failing() -> Iterator[Profiles]:
+        yield made()
+        raise ValueError("the disk is full")
+
+    made().save(tmp_path / "p")
+    before = (tmp_path / "p" / "profiles.parquet").read_bytes()
+    with pytest.raises(ValueError, match="full"):
+        save_pieces(tmp_path / "p", failing(), overwrite=True)
+    assert (tmp_path / "p" / "profiles.parquet").read_bytes() == before and len(Profiles.open(tmp_path / "p")) == 5
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p"]
+
+
+def test_profiles_in_pieces_are_counted_together(tmp_path: Path) -> None:
+    """What was read of whom would be told of the last piece alone."""
+    whole = made(facts={"seed": 1, "blocks": {name: {"events": 7, "until": 12} for name in "ab"}})
+    halves = [
+        Profiles(whole.users[rows], whole.matrix[rows], whole.blocks, whole.known[rows], 12, 7, whole.features, whole.facts)
+        for rows in (slice(0, 2), slice(2, 5))
+    ]
+    stored = save_pieces(tmp_path / "p", halves, more={"log": "shop"})
+    found = Profiles.open(tmp_path / "p")
+    assert found.users.tolist() == whole.users.tolist() and np.array_equal(found.matrix, whole.matrix)
+    assert found.facts["blocks"]["a"] == {"events": 14, "until": 12} and found.facts["log"] == "shop" and found.facts["seed"] == 1
+    assert (stored.users, stored.unknown) == (5, 1) and stored.facts == found.facts

@@ -3,6 +3,7 @@
 Knows nothing of logs, encoders or tasks.
 """
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 KIND = "profiles"
+_TABLE = "profiles.parquet"
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Profiles:
         manifest = reader.manifest
         try:
             _check_times(manifest)
-            table = pq.read_table(reader.path("profiles.parquet"))
+            table = pq.read_table(reader.path(_TABLE))
             users = table["user"].combine_chunks()
             strings = pa.types.is_string(users.type) or pa.types.is_large_string(users.type)
             blocks = {name: (int(span[0]), int(span[1])) for name, span in manifest["blocks"].items()}
@@ -217,12 +219,16 @@ def save_pieces(
     """
     import pyarrow.parquet as pq
 
+    artefact.check_folder(folder, KIND, overwrite=overwrite)
     users, unknown, counted, last = 0, 0, dict[str, dict[str, int]](), None
-    with artefact.writing(folder, KIND, overwrite=overwrite) as writer, ExitStack() as open_files:
+    place = Path(folder).absolute().parent
+    place.mkdir(parents=True, exist_ok=True)
+    # apart until all is there: what is overwritten stays whole until then
+    with tempfile.TemporaryDirectory(prefix=f".{Path(folder).name}-", dir=place) as apart, ExitStack() as open_files:
         file = None
         for last in pieces:
             table = last.to_arrow()
-            file = file or open_files.enter_context(pq.ParquetWriter(writer.path("profiles.parquet"), table.schema))
+            file = file or open_files.enter_context(pq.ParquetWriter(Path(apart) / _TABLE, table.schema))
             file.write_table(table)
             users, unknown = users + len(last), unknown + int((~last.known.any(1)).sum())
             for name, facts in last.facts.get("blocks", {}).items():
@@ -235,10 +241,12 @@ def save_pieces(
         facts = {**last.facts, **(more or {})}
         if "blocks" in facts:
             facts["blocks"] = {name: {**one, **counted[name]} for name, one in facts["blocks"].items()}
-        writer.facts = {
-            "until": last.until, "model_until": last.model_until, "users": users,
-            "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
-        }  # fmt: skip
+        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
+            (Path(apart) / _TABLE).replace(writer.path(_TABLE))
+            writer.facts = {
+                "until": last.until, "model_until": last.model_until, "users": users,
+                "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
+            }  # fmt: skip
     return Stored(users, unknown, last.blocks, last.until, facts)
 
 
