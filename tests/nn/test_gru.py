@@ -98,6 +98,7 @@ def test_dropout_leaves_its_share() -> None:
     gru = PackedGRU(3, 64, 3, dropout=0.3)
     torch.manual_seed(0)
     one, two = gru.kept_rows(1000)
+    assert not PackedGRU(3, 64, 2, dropout=1 - 1e-6).kept_rows(10)[0].float().mean() > 0.01
     assert one.float().mean().item() == pytest.approx(0.7, abs=0.01) and not torch.equal(one, two)
     assert not torch.equal(gru.kept_rows(1000)[0], one)
     torch.manual_seed(0)
