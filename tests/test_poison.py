@@ -106,6 +106,19 @@ def test_check_passes_an_honest_run(tmp_path: Path, engine: str, suffix: str) ->
     json.dumps(found.to_json())
 
 
+def test_check_passes_a_run_in_bfloat16(tmp_path: Path) -> None:
+    """What was trained and encoded in bfloat16 would be convicted of another precision than its own, or the wish be passed over."""
+    log = on_disk(tmp_path / "log", shop())
+    run(recipe(SMALL + GRU + 'precision = "bfloat16"\n'), log, tmp_path / "run", options=Options(precision="bfloat16"))
+    profiles = Profiles.open(tmp_path / "run" / "profiles")
+    asked = {name: facts["precision"] for name, facts in profiles.facts["blocks"].items()}
+    assert asked == {"statistics": "float32", "als": "float32", "gru": "bfloat16"}
+    assert not np.array_equal(encode(habitus.Model.open(tmp_path / "run" / "model"), log, until=profiles.until).matrix, profiles.matrix)
+    for only_encode in (False, True):
+        found = poison.check(tmp_path / "run", only_encode=only_encode)
+        assert found.passed and found.largest == 0
+
+
 def test_check_only_encode_passes_an_honest_run(base: Path) -> None:
     """The cheap check must neither fit nor forget to say that it did not."""
     found = poison.check(base / "run", only_encode=True)

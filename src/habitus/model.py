@@ -148,6 +148,7 @@ class Fitting:
     users: Array | None = None
     seed: int = 0
     device: str = "auto"
+    precision: str = "float32"  # of encoding
     folder: Path | None = None
     work: Path | None = None
     timelines_folder: Path | None = None
@@ -186,7 +187,7 @@ class Fitting:
             except NothingToLearnError as error:
                 self._leave_out(member.name, str(error).removeprefix(f"{member.name}: ").rstrip("."))
                 continue
-            encode = partial(encoder.encode, timelines, device=self.device, progress=self.progress)
+            encode = partial(encoder.encode, timelines, device=self.device, precision=self.precision, progress=self.progress)
             found[member.name] = encoder, self._timed(f"{member.name}: encode", encode)
             if not found[member.name][1].known.any():
                 del found[member.name]

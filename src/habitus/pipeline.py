@@ -138,7 +138,7 @@ class Options:
     device: str = "auto"
     seed: int = 0
     progress: Progress = SILENT
-    precision: str = "float32"  # of encoding: "float32" or "bfloat16"
+    precision: str = "float32"  # of encoding, while fitting, too: "float32" or "bfloat16"
 
     def __post_init__(self) -> None:
         for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda")), ("precision", ("float32", "bfloat16"))):
@@ -172,8 +172,8 @@ def run(
         artefact.begin_run(out, resume=resume, overwrite=overwrite)
     fitting = Fitting(
         recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
-        folder=out and out / artefact.MODEL, work=out and out / artefact.WORK, timelines_folder=out and out / artefact.TIMELINES,
-        only=only, progress=progress,
+        precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
+        timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
     )  # fmt: skip
     model, timelines, profiles = fitting.fit()
     if out is not None:
@@ -219,7 +219,7 @@ def fit(
     with _scratch(out) as folder:
         fitting = Fitting(
             recipe, members, left_out, log, engine, _cut(until, found), users=users, seed=options.seed, device=options.device,
-            timelines_folder=folder, progress=options.progress,
+            precision=options.precision, timelines_folder=folder, progress=options.progress,
         )  # fmt: skip
         model, _, _ = fitting.fit()
     model.facts["rows"] = found.counts()

@@ -94,9 +94,9 @@ def check(
 
     `log`: where it is not to be found where the run had it, or was in memory. `only_encode` takes the run's model as fitted,
     which is cheap and proves nothing of the fit. `tolerance`: by how much a number may differ; 0 holds on the machine and with the
-    version that made the run. Cut-off, seed, engine and users are the run's; of `options` only `device` and `progress` count. If
-    something moved, the same is done from the log as it is, so that it can be said whether the future moved it. Nothing is written
-    into the run's folder.
+    version that made the run. Cut-off, seed, engine, users and the precision of encoding are the run's; of `options` only `device`
+    and `progress` count. If something moved, the same is done from the log as it is, so that it can be said whether the future moved
+    it. Nothing is written into the run's folder.
 
     Raises ArtefactError if the folder holds no finished run, InputError if the log cannot be had or has nothing to poison.
     """
@@ -148,6 +148,7 @@ class _Check:
         if opened.poisoned_from is not None:
             raise InputError("log: it is poisoned already; hand in the log as it is.")
         profiles = finished.profiles()
+        options = replace(options, precision=_precision_of(profiles))
         events = _events_from(opened, engine, cut)
         if not events:
             laid_down = "; what a target/ folder lays down is read by the judge only" if opened.target_folder else ""
@@ -172,12 +173,12 @@ class _Check:
                 lines = self.model.timelines(
                     log, until=self.cut, engine=self.engine, users=self.users, folder=place, progress=options.progress
                 )
-                return self.model.encode(lines, device=options.device, progress=options.progress)
+                return self.model.encode(lines, device=options.device, precision=options.precision, progress=options.progress)
             recipe = self.recipe if log.poisoned_from is None else self._led_away(Path(folder))
             members, left_out = feedable(recipe, log)
             fitting = Fitting(
                 recipe, members, left_out, log, self.engine, self.cut, users=self.users, seed=options.seed, device=options.device,
-                timelines_folder=place, progress=options.progress,
+                precision=options.precision, timelines_folder=place, progress=options.progress,
             )  # fmt: skip
             return fitting.fit()[2]
 
@@ -200,6 +201,12 @@ class _Check:
         many = dict.fromkeys(place for member in self.recipe.members for place in _many_of(member.settings, known))
         files = (file for file in read if file.resolve() not in known and file not in many)
         return (*(f"property table {name!r}" for name in tables), *map(str, files), *map(str, many))
+
+
+def _precision_of(profiles: Profiles) -> str:
+    """What encoding was asked for, as the blocks record it; those that could not do it in bfloat16 stayed in float32."""
+    asked = [facts.get("precision") for facts in profiles.facts.get("blocks", {}).values()]
+    return "bfloat16" if "bfloat16" in asked else "float32"
 
 
 def _files_of(settings: Any) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from habitus.nn.gru import Layout, PackedGRU
+from habitus.nn.gru import Layout, PackedGRU, run_layer
 from habitus.nn.threads import coarse
 
 CASES = {
@@ -76,6 +76,18 @@ def test_gru_from_nothing_is_from_zeros() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
+def test_gru_leaves_alone_the_gradients_that_arrive() -> None:
+    """Whoever else is handed the same gradient would get one that this layer has worked on."""
+    layout, gru = Layout((3, 2, 1)), PackedGRU(4, 5)
+    arriving = [torch.ones(6, 5), torch.ones(1, 3, 5)]
+    torch.autograd.grad(gru(torch.randn(6, 4), layout), list(gru.parameters()), grad_outputs=arriving)
+    assert all(torch.equal(one, torch.ones_like(one)) for one in arriving)
+    states, last = run_layer(torch.randn(6, 4), None, None, *gru.parameters(), rows=None, layout=layout, kind=torch.float32)
+    arriving = [torch.ones(6, 5), torch.ones(3, 5)]
+    torch.autograd.grad([states, last], list(gru.parameters()), grad_outputs=arriving)
+    assert all(torch.equal(one, torch.ones_like(one)) for one in arriving)
+
+
 def test_gru_in_bfloat16_is_near_float32() -> None:
     """Under autocast nothing would be gained, or a state be carried so coarsely that a long memory fades."""
     torch.manual_seed(0)
@@ -98,6 +110,7 @@ def test_dropout_leaves_its_share() -> None:
     gru = PackedGRU(3, 64, 3, dropout=0.3)
     torch.manual_seed(0)
     one, two = gru.kept_rows(1000)
+    assert not PackedGRU(3, 64, 2, dropout=1 - 1e-6).kept_rows(10)[0].float().mean() > 0.01
     assert one.float().mean().item() == pytest.approx(0.7, abs=0.01) and not torch.equal(one, two)
     assert not torch.equal(gru.kept_rows(1000)[0], one)
     torch.manual_seed(0)

@@ -85,6 +85,22 @@ def test_training_that_runs_out_of_memory_goes_on_in_pieces_and_learns_the_same(
     assert len(said) == 2 and "4 pieces, of about 4,096 tokens" in said[1] and "batch_tokens" in said[1]
 
 
+@pytest.mark.parametrize("room", [1000, 5])
+def test_no_step_is_made_twice(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the optimizer that has run out of memory halfway would be made again, from weights that it has moved already."""
+    steps, step = [0], torch.optim.Adam.step
+
+    def failing(self: torch.optim.Adam, *arguments: Any, **more: Any) -> Any:
+        steps[0] += 1
+        step(self, *arguments, **more)
+        raise RuntimeError(LACKING)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", failing)
+    with pytest.raises(TrainingError, match="not enough memory for a step of the optimizer"):
+        _trained(room)
+    assert steps == [1]
+
+
 def test_training_without_room_for_one_says_what_to_change() -> None:
     """The end would be a traceback, or an endless loop."""
     with pytest.raises(TrainingError, match="not enough memory for a batch; lower batch_tokens"):
@@ -103,4 +119,5 @@ def test_in_fitting_pieces_gives_every_piece_once() -> None:
 def test_is_out_of_memory() -> None:
     """A wrong shape would be answered by smaller batches until none is left."""
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory.")) and is_out_of_memory(RuntimeError(LACKING))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

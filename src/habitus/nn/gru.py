@@ -131,7 +131,7 @@ class PackedGRU(nn.GRU):
         """
         generator = np.random.SFC64(int(torch.randint(1 << 62, ())))
         numbers = tokens * self.hidden_size
-        edge = np.uint16(round(self.dropout * (1 << 16)))
+        edge = np.uint16(min(round(self.dropout * (1 << 16)), (1 << 16) - 1))
         drawn = [generator.random_raw(-(-numbers // 4)).view(np.uint16)[:numbers] >= edge for _ in range(self.num_layers - 1)]
         return [torch.from_numpy(one.reshape(tokens, self.hidden_size)) for one in drawn]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result")
+_SIGNS = ("allocate memory", "not enough memory", "_STATUS_ALLOC_FAILED")  # of torch on a CPU, of cuDNN and cuBLAS
 
 
 class Splittable(Protocol):
@@ -21,7 +22,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is what torch or NumPy raises when there is no more memory, on a GPU or a CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
 def halves(batch: Any) -> list[Any]:

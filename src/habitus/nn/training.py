@@ -328,9 +328,15 @@ class _Trainer:
         return loss.detach().double(), int(count), int(events)
 
     def _clip_and_step(self) -> None:
-        if self._settings.clip:
-            self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
-        self._optimizer.step()
+        """Raises TrainingError if there is no memory for it: smaller pieces would not help, and half a step must not be made again."""
+        try:
+            if self._settings.clip:
+                self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
+            self._optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError("training: there is not enough memory for a step of the optimizer; choose a smaller model.") from error
 
     def _totals(self, *numbers: float) -> list[float]:
         """The numbers, summed over the processes."""
