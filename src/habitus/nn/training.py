@@ -4,6 +4,7 @@ Knows nothing of logs or tasks: what is trained says what its loss is, a feed sa
 from the seed at the start of every epoch, so the state at the end of an epoch is all that it takes to go on.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -195,9 +196,10 @@ class _Trainer:
 
         chosen, precision = torch_device(device).type, cast(Any, PRECISIONS[settings.precision])
         self._group = processes.current()
-        self._fabric = (
-            self._group.fabric(chosen, precision) if self._group else Fabric(accelerator=chosen, devices=1, precision=precision)
-        )  # fmt: skip
+        with _unheard("lightning_fabric"):  # it announces bfloat16 on stderr
+            self._fabric = (
+                self._group.fabric(chosen, precision) if self._group else Fabric(accelerator=chosen, devices=1, precision=precision)
+            )  # fmt: skip
         self._raw, self._settings, self._seed, self._progress = model, settings, seed, progress
         self._raw_optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
         self._model, self._optimizer = self._fabric.setup(Shared(model) if self._group else model, self._raw_optimizer)
@@ -373,6 +375,18 @@ class _Trainer:
                 f"(now {self._settings.learning_rate:g}) or set clip (now {self._settings.clip:g}; 1.0 is a common choice)."
             )
         return whole
+
+
+@contextmanager
+def _unheard(name: str) -> Iterator[None]:
+    """Within the body, only warnings of this logger are heard."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _begin_randomness(seed: int, on_gpu: bool) -> None:
