@@ -105,6 +105,21 @@ def test_gru_in_bfloat16_is_near_float32() -> None:
         assert not torch.equal(mine, theirs)
 
 
+def test_dropout_scales_what_it_leaves_and_its_gradient() -> None:
+    """The next layer would read smaller numbers in training than afterwards, or learn from gradients of another size."""
+    torch.manual_seed(0)
+    layout, x = Layout((4, 2)), torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    gru = PackedGRU(3, 5, 2, dropout=0.4).double()
+    (kept,) = gru.kept_rows(6)
+    first, second = PackedGRU(3, 5).double(), PackedGRU(5, 5).double()
+    for number, one in enumerate((first, second)):
+        one.load_state_dict({f"{name}_l0": getattr(gru, f"{name}_l{number}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")})
+    wanted = second(first(x, layout)[0] * kept / 0.6, layout)[0]
+    found = gru(x, layout, kept=[kept])[0]
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x), torch.autograd.grad(wanted.square().sum(), x))
+
+
 def test_dropout_leaves_its_share() -> None:
     """The share dropped would be another than was asked for, or the same rows would be dropped in every layer and at every step."""
     gru = PackedGRU(3, 64, 3, dropout=0.3)

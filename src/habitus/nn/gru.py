@@ -118,7 +118,7 @@ class PackedGRU(nn.GRU):
         for layer in range(self.num_layers):
             if layer:
                 rows = added = None
-                x = x if kept is None else x * (kept[layer - 1].to(x.dtype) / (1 - self.dropout))
+                x = x if kept is None else _dropped(x, kept[layer - 1], self.dropout)
             weights = [getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
             x, last = run_layer(x, None if initial is None else initial[layer], added, *weights, rows=rows, layout=layout, kind=kind)
             lasts.append(last)
@@ -146,6 +146,25 @@ class PackedGRU(nn.GRU):
             initial = x.new_zeros(self.num_layers, layout.users, self.hidden_size)
         packed, last = super().forward(PackedSequence(x, torch.tensor(layout.sizes)), initial.contiguous())
         return packed.data, last
+
+
+def _dropped(x: Tensor, kept: Tensor, share: float) -> Tensor:
+    return cast(Tensor, _Dropped.apply(x, kept, 1 / (1 - share)))  # type: ignore[no-untyped-call]
+
+
+class _Dropped(torch.autograd.Function):
+    """x where it is kept, scaled; what is remembered of it takes a byte a number, where a product would remember its float32 factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return (x * kept).mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        return (d_out * ctx.saved_tensors[0]).mul_(ctx.scale), None, None
 
 
 def computing_in(x: Tensor, weight: Tensor) -> torch.dtype:
