@@ -84,7 +84,7 @@ def test_encode_on_spark_in_many_pieces(spark: Any, shop: tuple[Path, habitus.Mo
 
         from habitus import cluster
 
-        for batch in cluster._encode_pieces(*where, pieces, "cpu", numbers):
+        for batch in cluster._encode_pieces(*where, pieces, "cpu", "float32", numbers):
             opened = cluster._opened.cache_info().misses
             yield pa.record_batch({"executor": [os.getppid()], "worker": [os.getpid()], "opened": [opened], "users": [len(batch)]})
 
