@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 
 import habitus
 from habitus import cluster
+from habitus.errors import LogError
 from habitus.log.engine import engine_named
 from habitus.log.spark import quiet
+from habitus.log.timelines import Timelines
 from habitus.pipeline import Options
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
@@ -76,8 +79,9 @@ def test_encode_on_spark_in_many_pieces(spark: Any, shop: tuple[Path, habitus.Mo
     engine: Any = engine_named("spark")
     found = cluster.encode(model, tmp_path / "timelines", engine, device="cpu", piece_events=100)
     np.testing.assert_allclose(found.matrix, model.encode(lines, device="cpu").matrix, atol=1e-5)
-    model.save(tmp_path / "model")
-    where, pieces = (str(tmp_path / "model"), str(tmp_path / "timelines")), [(piece.start, piece.stop) for piece in lines.pieces(100)]
+    (tmp_path / "shared").mkdir()
+    model.save(tmp_path / "shared" / "model")
+    where, pieces = (str(tmp_path / "shared"), str(tmp_path / "timelines")), [(piece.start, piece.stop) for piece in lines.pieces(100)]
 
     def watched(numbers: Iterator[Any]) -> Iterator[Any]:
         import pyarrow as pa
@@ -86,13 +90,60 @@ def test_encode_on_spark_in_many_pieces(spark: Any, shop: tuple[Path, habitus.Mo
 
         for batch in cluster._encode_pieces(*where, pieces, "cpu", "float32", numbers):
             opened = cluster._opened.cache_info().misses
-            yield pa.record_batch({"executor": [os.getppid()], "worker": [os.getpid()], "opened": [opened], "users": [len(batch)]})
+            yield pa.record_batch({"executor": [os.getppid()], "worker": [os.getpid()], "opened": [opened], "pieces": [len(batch)]})
 
-    schema = "executor bigint, worker bigint, opened bigint, users bigint"
+    schema = "executor bigint, worker bigint, opened bigint, pieces bigint"
     with quiet():
         table = engine.session.range(0, len(pieces), 1, len(pieces)).mapInArrow(watched, schema).toArrow()
     seen = pl.DataFrame(table)
-    assert len(seen) == len(pieces) >= 8 and seen["users"].sum() == len(lines)
+    assert len(seen) == len(pieces) >= 8 and seen["pieces"].sum() == len(pieces)
+    assert sum(len(np.load(cluster._files(tmp_path / "shared", number)[0])) for number in range(len(pieces))) == len(lines)
     assert (seen.group_by("worker").agg(pl.col("opened").n_unique())["opened"] == 1).all(), "the model was opened between two pieces"
     if "cluster" in spark.sparkContext.master:
         assert seen["executor"].n_unique() == 2
+
+
+def gathered(folder: Path, users: int, dim: int) -> tuple[Timelines, list[tuple[int, int]], dict[int, str], np.ndarray]:
+    """Timelines of so many users, pieces, and in the folder what executors write of them."""
+    nothing = np.zeros(users, np.int64)
+    lines = Timelines(np.arange(users), nothing, nothing, {}, (), until=5, origin=0, horizon=4, event_types=(), dictionaries={}, facts={})
+    pieces = [(start, start + users // 10) for start in range(0, users, users // 10)]
+    matrix = np.random.default_rng(0).random((users, dim), np.float32)
+    facts = {"blocks": {"one": {"events": 2, "events_left_out": 1}}}
+    said = {"blocks": {"one": (0, dim)}, "features": [], "until": 5, "model_until": 4, "facts": facts}
+    for number, (start, stop) in enumerate(pieces):
+        for file, array in zip(cluster._files(folder, number), (matrix[start:stop], np.ones((stop - start, 1), bool)), strict=True):
+            np.save(file, array)
+    return lines, pieces, dict.fromkeys(range(len(pieces)), json.dumps(said)), matrix
+
+
+def test_gathered_vectors_are_held_once(tmp_path: Path) -> None:
+    """A driver that holds them twice needs twice the machine for the users it can have."""
+    lines, pieces, said, matrix = gathered(tmp_path, 20_000, 64)
+    tracemalloc.start()
+    try:
+        found = cluster._gathered(lines, pieces, said, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(found.matrix, matrix)
+    assert found.facts["blocks"]["one"] == {"events": 20, "events_left_out": 10}
+    assert peak < 1.5 * matrix.nbytes, "a quarter is the look whether all numbers are finite"
+    assert not list(tmp_path.iterdir()), "what was read was left on the shared disk"
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut", "narrow", "unsaid"])
+def test_gathered_pieces_that_are_not_whole(tmp_path: Path, harm: str) -> None:
+    """A disk that is not shared, or full, would leave rows that nobody wrote, which look like vectors."""
+    lines, pieces, said, _ = gathered(tmp_path, 100, 3)
+    file = cluster._files(tmp_path, 4)[0]
+    if harm == "missing":
+        file.unlink()
+    elif harm == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif harm == "narrow":
+        np.save(file, np.zeros((10, 2), np.float32))
+    else:
+        del said[4]
+    with pytest.raises(LogError, match="the vectors of users 40 to 50 did not come back whole"):
+        cluster._gathered(lines, pieces, said, tmp_path)

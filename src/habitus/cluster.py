@@ -1,11 +1,13 @@
 """Encoding on a cluster: timelines that lie on disk are cut into pieces of users, and Spark's executors encode them.
 
-Knows how pieces go out and vectors come back; how a piece is encoded is the model's business, here as on one machine.
+Knows how pieces go out and vectors come back, through files beside the timelines; how a piece is encoded is the model's business,
+here as on one machine.
 """
 
 import json
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,9 +24,9 @@ from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
+Pieces = Sequence[tuple[int, int]]  # users from, and up to
 
-_SCHEMA = "position bigint, vector array<float>, known array<boolean>, said string"
-_ROWS = 4096  # vectors that go back to Java at once
+_SCHEMA = "piece bigint, said string"
 _PIECE_EVENTS = 1 << 22  # as many as `Encoder.encode` takes at once
 
 
@@ -36,21 +38,22 @@ def encode(
 
     The folder must be on a file system that the driver and every executor reach under this path (NFS, or a mounted object store;
     any disk where Spark is local), and Habitus must be installed on the executors. The model is written beside it for as long as
-    the work takes; every Python worker opens it once, and maps the shards into memory. The vectors come to the driver, which
-    holds them all, (n_users, dim) float32. Raises LogError if a piece fails.
+    the work takes; every Python worker opens it once, maps the shards into memory, and writes the vectors of each piece there. The
+    driver holds all vectors once, (n_users, dim) float32, into which it reads piece by piece. Raises LogError if a piece fails.
     """
     lines = Timelines.open(timelines, verify=False)
     slots = engine.session.sparkContext.defaultParallelism
     most = max(min(piece_events, -(-lines.n_events // (2 * slots))), 1)  # two pieces for each slot at least
     pieces = [(piece.start, piece.stop) for piece in lines.pieces(most)]
-    with tempfile.TemporaryDirectory(prefix=".model-", dir=timelines.parent) as folder:
-        model.save(folder, overwrite=True)
+    with tempfile.TemporaryDirectory(prefix=".encoding-", dir=timelines.parent) as folder:
+        model.save(Path(folder) / "model")
         job = partial(_encode_pieces, folder, str(timelines), pieces, device, precision)
         with progress.stage("encoding on Spark", lines.n_events, "events") as advance, _failing(), quiet():
             numbers = engine.session.range(0, len(pieces), 1, len(pieces))
             table = numbers.mapInArrow(job, _SCHEMA).toArrow()
             advance(lines.n_events)
-    return _gathered(lines, table)
+        said = dict(zip(table["piece"].to_pylist(), table["said"].to_pylist(), strict=True))
+        return _gathered(lines, pieces, said, Path(folder))
 
 
 @contextmanager
@@ -64,63 +67,56 @@ def _failing() -> Iterator[None]:
         raise LogError(f"encoding on Spark: an executor failed ({said[-1][:300] if said else type(error).__name__}); {cure}.") from None
 
 
-def _gathered(lines: Timelines, table: Any) -> Profiles:
-    position = table["position"].to_numpy()
-    if len(position) != len(lines) or len(np.unique(position)) != len(lines):
-        raise LogError(f"encoding on Spark: {len(position):,} vectors came back for {len(lines):,} users; run it again.")
-    said = [json.loads(text) for text in table["said"].drop_null().to_pylist()]
-    first = said[0]
+def _gathered(lines: Timelines, pieces: Pieces, said: dict[int, str], folder: Path) -> Profiles:
+    """The profiles of which a folder has the pieces. `said`: what the executors said of each, as JSON."""
+    facts = [json.loads(said[number]) for number in sorted(said)]
+    first = facts[0]
     blocks = {name: (int(span[0]), int(span[1])) for name, span in first["blocks"].items()}
     matrix = np.empty((len(lines), max(stop for _, stop in blocks.values())), np.float32)
     known = np.empty((len(lines), len(blocks)), bool)
-    start = 0
-    for batch in table.to_batches():
-        rows = position[start : start + len(batch)]
-        matrix[rows] = batch["vector"].flatten().to_numpy().reshape(len(batch), -1)
-        known[rows] = batch["known"].flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
-        start += len(batch)
-    facts = first["facts"]
-    for name, block in facts["blocks"].items():
-        block |= {what: sum(one["facts"]["blocks"][name][what] for one in said) for what in ("events", "events_left_out")}
+    for number, (start, stop) in enumerate(pieces):
+        for whole, file in zip((matrix, known), _files(folder, number), strict=True):
+            try:
+                part = np.load(file, mmap_mode="r", allow_pickle=False)
+                if number not in said or part.dtype != whole.dtype or part.shape != whole[start:stop].shape:
+                    raise ValueError(f"{part.dtype} of shape {part.shape}")
+            except (OSError, ValueError, EOFError) as error:
+                raise LogError(
+                    f"encoding on Spark: the vectors of users {start:,} to {stop:,} did not come back whole ({error}); the folder of the "
+                    "timelines must be one that the driver and every executor share. Run it again."
+                ) from None
+            whole[start:stop] = part
+            file.unlink()
+    for name, block in first["facts"]["blocks"].items():
+        block |= {what: sum(one["facts"]["blocks"][name][what] for one in facts) for what in ("events", "events_left_out")}
     return Profiles(
         lines.users, matrix, blocks, known, until=first["until"], model_until=first["model_until"], features=tuple(first["features"]),
-        facts=facts,
+        facts=first["facts"],
     )  # fmt: skip
 
 
-def _encode_pieces(
-    model: str, timelines: str, pieces: list[tuple[int, int]], device: str, precision: str, numbers: Iterator[Any]
-) -> Iterator[Any]:  # fmt: skip
-    """On an executor: Arrow batches of the vectors of the pieces with these numbers; the first row of a piece says the rest."""
+def _encode_pieces(folder: str, timelines: str, pieces: Pieces, device: str, precision: str, numbers: Iterator[Any]) -> Iterator[Any]:
+    """On an executor: write the vectors of the pieces with these numbers into the folder, and say what they are, a row for each."""
     import pyarrow as pa
 
-    fitted, lines = _opened(model, timelines)
+    fitted, lines = _opened(str(Path(folder) / "model"), timelines)
     for batch in numbers:
         for number in batch.column(0).to_pylist():
-            start, stop = pieces[number]
-            found = fitted.encode(lines.at(slice(start, stop)), device=device, precision=precision)
-            said = json.dumps(
-                {
-                    "blocks": found.blocks, "features": list(found.features), "until": found.until, "model_until": found.model_until,
-                    "facts": found.facts,
-                }
-            )  # fmt: skip
-            for begin in range(0, len(found), _ROWS):
-                matrix, known = found.matrix[begin : begin + _ROWS], found.known[begin : begin + _ROWS]
-                texts = [None if begin + row else said for row in range(len(matrix))]
-                yield pa.record_batch(
-                    {
-                        "position": pa.array(np.arange(start + begin, start + begin + len(matrix))), "vector": _lists(matrix),
-                        "known": _lists(known), "said": pa.array(texts, pa.string()),
-                    }
-                )  # fmt: skip
+            found = fitted.encode(lines.at(slice(*pieces[number])), device=device, precision=precision)
+            for array, file in zip((found.matrix, found.known), _files(Path(folder), number), strict=True):
+                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:  # Spark may run a piece twice at once
+                    np.save(part, array, allow_pickle=False)
+                os.replace(part.name, file)
+            said = {
+                "blocks": found.blocks, "features": list(found.features), "until": found.until, "model_until": found.model_until,
+                "facts": found.facts,
+            }  # fmt: skip
+            yield pa.record_batch({"piece": pa.array([number], pa.int64()), "said": [json.dumps(said)]})
 
 
-def _lists(matrix: Array) -> Any:
-    import pyarrow as pa
-
-    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.ravel()))
+def _files(folder: Path, number: int) -> tuple[Path, Path]:
+    """Where the vectors of a piece are, and what is known of its users."""
+    return folder / f"{number}-matrix.npy", folder / f"{number}-known.npy"
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ import pytest
 
 from habitus.errors import LogError, MissingExtraError
 from habitus.log.build import build
-from habitus.log.checks import refused_rows
+from habitus.log.checks import inspect, refused_rows
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.log.tables import ROW, TIME, event_table
@@ -28,20 +28,19 @@ def lines_of(log: EventLog, engine: str, **options: Any) -> Timelines:
 
 
 def awkward(folder: Path, frames: dict[str, pl.DataFrame], when: pl.Expr, decimal: pl.Expr) -> EventLog:
-    """The log of `logs`, purchases and products in Parquet, visits in CSV: times with a zone and without, a price in decimals."""
+    """The log of `logs`, purchases and products in Parquet, visits in CSV: times with a zone and without, a price in decimals, a
+    column that nobody fills in."""
     folder.mkdir()
     logs.write(folder, frames | {"buy": frames["buy"].with_columns(when), "products": frames["products"].with_columns(decimal)})
-    frames["visit"].write_csv(folder / "visit.csv")
-    return EventLog.from_dict(
-        {**logs.DESCRIPTION, "events": {**logs.DESCRIPTION["events"], "visit": {"path": "visit.csv", "fields": ["url", "query"]}}},
-        base=folder,
-    )
+    frames["visit"].with_columns(coupon=None).write_csv(folder / "visit.csv")
+    visit = {"path": "visit.csv", "fields": ["url", "query", "coupon"]}
+    return EventLog.from_dict({**logs.DESCRIPTION, "events": {**logs.DESCRIPTION["events"], "visit": visit}}, base=folder)
 
 
 def test_spark_timelines_equal_polars_byte_for_byte(spark: Any, tmp_path: Path) -> None:
     """A model fitted on one machine would read a cluster's timelines wrongly. One log has it all, for each look at it takes seconds:
-    ties, nulls, duplicates, text ids, code vectors, joined properties, decimals, a time zone, CSV beside Parquet, rows in another
-    order, several shards, users without an event."""
+    ties, nulls, duplicates, text ids, code vectors, joined properties, decimals, a time zone, CSV beside Parquet, a field without a
+    value, rows in another order, several shards, users without an event."""
     frames = logs.tables(11, rows=300)
     frames |= {name: frames[name].with_columns(pl.format("u{}", "client_id").alias("client_id")) for name in ("buy", "visit")}
     when = pl.col("timestamp").str.to_datetime(time_unit="ns", time_zone="UTC").dt.convert_time_zone("Asia/Tokyo")
@@ -98,6 +97,33 @@ def test_spark_numbers_rows_over_files_in_order_of_name(spark: Any, tmp_path: Pa
     found = {engine: refused_rows(log, "e", engine_named(engine)) for engine in ("polars", "spark")}
     assert found["spark"][ROW].tolist() == found["polars"][ROW].tolist() == [1, 52, 53]
     assert found["spark"]["_text"].tolist() == ["bad", "worse", "worst"]
+
+
+def test_spark_inspects_tables_that_join(spark: Any, tmp_path: Path) -> None:
+    """A key that is there twice multiplies rows, one that is nowhere leaves fields empty; `check` on a cluster must say both."""
+    logs.write(tmp_path, {"e": pl.DataFrame({"u": [1, 1, 2], "t": ["2024-01-01", "2024-01-01", "2190-01-01"], "x": [5, 5, 6]})})
+    (tmp_path / "p.csv").write_text("x,c\n5,a\n5,b\n")
+    log = EventLog.from_dict(
+        {
+            "user": "u", "time": "t", "events": {"e": {"path": "e.parquet", "fields": ["x"], "properties": ["p"]}},
+            "properties": {"p": {"path": "p.csv", "key": "x", "fields": ["c"]}},
+        }, base=tmp_path,
+    )  # fmt: skip
+    found = [(one.level, one.count) for one in inspect(log, engine_named("spark"), now=1_800_000_000_000_000).findings]
+    assert found == [("warning", 1), ("note", 1), ("warning", 1), ("error", 1)], "future, repeated, without properties, key twice"
+
+
+def test_spark_damaged_pages_say_the_file(spark: Any, tmp_path: Path) -> None:
+    """A file whose footer is whole fails on an executor, whose words are a page of Java."""
+    file = tmp_path / "e.parquet"
+    pl.DataFrame({"u": [1] * 5000, "t": ["2024-01-01"] * 5000, "x": range(5000)}).write_parquet(file, compression="zstd")
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + bytes(255 - byte for byte in content[4:-2000]) + content[-2000:])  # the footer is in the end
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": {"e": {"path": "e.parquet", "fields": ["x"]}}}, base=tmp_path)
+    with pytest.raises(LogError) as error:
+        fit(log, until=END, engine=engine_named("spark"))
+    text = str(error.value)
+    assert "e.parquet" in text and "cannot be read" in text and "\n" not in text and "\tat " not in text and len(text) < 700
 
 
 def test_spark_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,15 +85,18 @@ def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
     """Count the rows of one event table that can and cannot be used. Raises LogError if the table cannot be read, or one of its
     CSV files is ragged."""
     check_files(log, event)
-    frame = event_table(log, event, engine, numbered=True)
+    frame = event_table(log, event, engine, as_text=True)
     no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
-    good = frame.filter(~no_user, ~no_time).select(nw.col(TIME).min().alias("first"), nw.col(TIME).max().alias("last"))
+    good = nw.when(~no_user).then(nw.col(TIME)).otherwise(None)
     bad = {"no_user": no_user, "no_time": no_text, "unreadable_time": no_time & ~no_text, "refused": no_user | no_time}
-    counts = frame.select(nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in bad.items()))
+    counts = frame.select(
+        nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in bad.items()),
+        good.min().alias("first"), good.max().alias("last"),
+    )  # fmt: skip
     with reading_table(log, event):
-        found, span = engine.columns(counts), engine.columns(good)
-    first, last = (None if span[key][0] is None else int(span[key][0]) for key in ("first", "last"))
-    return TableSurvey(**{name: int(values[0] or 0) for name, values in found.items()}, first=first, last=last)
+        found = {name: values[0] for name, values in engine.columns(counts).items()}
+    first, last = (None if (time := found.pop(key)) is None else int(time) for key in ("first", "last"))
+    return TableSurvey(**{name: int(count or 0) for name, count in found.items()}, first=first, last=last)
 
 
 def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engine) -> list[Finding]:
@@ -179,7 +182,9 @@ def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result:
     result.findings += survey_findings(log, event, found, engine)
     place, frame = f"table {event!r}", usable(event_table(log, event, engine))
     with reading_table(log, event):
-        late = int(engine.columns(frame.filter(nw.col(TIME) > now).select(nw.len().alias(N)))[N][0])
+        late = 0
+        if found.last is not None and found.last > now:
+            late = int(engine.columns(frame.filter(nw.col(TIME) > now).select(nw.len().alias(N)))[N][0])
         names = [USER, TIME, *log.events[event].fields]
         repeated = frame.group_by(names).agg(nw.len().alias(N)).filter(nw.col(N) > 1).select((nw.col(N) - 1).sum().alias(N))
         twice = int(engine.columns(repeated)[N][0] or 0)

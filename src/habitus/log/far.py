@@ -15,7 +15,7 @@ from habitus.log.description import EventLog
 from habitus.log.distinct import Distinct, distinct
 from habitus.log.engine import Engine, Frame, reading
 from habitus.log.near import Part
-from habitus.log.tables import TIME, USER, event_table, of_users, reading_table, usable
+from habitus.log.tables import TIME, USER, event_table, of_users, usable
 
 Array = NDArray[Any]
 
@@ -28,17 +28,24 @@ class Far:
     def __init__(self, log: EventLog, engine: Engine, until: int, users: Array | None) -> None:
         self._log, self._engine, self._until, self._users = log, engine, until, users
         self._fields: dict[str, tuple[Distinct, Array]] = {}
+        self._frames: dict[str, Frame] = {}
+        self._types: dict[int, tuple[int, int | None]] | None = None
 
     def distinct(self, name: str) -> Distinct:
         """The values of an own field, in order."""
         return self._field(name)[0]
 
     def events(self, event: str) -> tuple[int, int | None]:
-        """How many rows of one event type there are, and the first one's time."""
-        with reading_table(self._log, event):
-            found = self._engine.columns(self._frame(event).select(nw.len().alias(_N), nw.col(TIME).min().alias("_first")))
-        rows = int(found[_N][0])
-        return rows, int(found["_first"][0]) if rows else None
+        """How many rows of one event type there are, and the first one's time; counted for all types at once."""
+        if self._types is None:
+            typed = [
+                self._frame(name).select(TIME, nw.lit(number).cast(nw.Int64).alias(_TYPE)) for number, name in enumerate(self._log.events)
+            ]
+            counted = nw.concat(typed, how="vertical").group_by(_TYPE).agg(nw.len().alias(_N), nw.col(TIME).min().alias("_first"))
+            with reading(self._log.source):
+                found = self._engine.columns(counted)
+            self._types = {int(found[_TYPE][at]): (int(found[_N][at]), int(found["_first"][at])) for at in range(len(found[_N]))}
+        return self._types.get(list(self._log.events).index(event), (0, None))
 
     def users(self) -> tuple[Array, Array]:
         """The users with a row, ascending, and how many each has."""
@@ -79,7 +86,10 @@ class Far:
 
     def _frame(self, event: str) -> Frame:
         """The rows of one event type that count."""
-        return of_users(usable(event_table(self._log, event, self._engine), until=self._until), self._users, self._engine)
+        if event not in self._frames:
+            counted = usable(event_table(self._log, event, self._engine), until=self._until)
+            self._frames[event] = of_users(counted, self._users, self._engine)
+        return self._frames[event]
 
     def _field(self, name: str) -> tuple[Distinct, Array]:
         """The values of an own field, and how often each occurs in each event type, (n_events, n_values)."""

@@ -5,6 +5,7 @@ Runs in the session that is active, or else in a local one of its own. Knows not
 
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -134,9 +135,9 @@ class Spark(Memory):
         import pyspark.sql.functions as F
 
         kind, column = _kind(frame, source), _column(source)
-        if kind == "string":
-            micros = spark_time(column)
-        elif kind == "date":
+        if kind == "string":  # years of four digits are near
+            return _with(frame, target, spark_time(column))
+        if kind == "date":
             days = F.unix_date(column).cast("bigint")
             micros = F.when(F.abs(days) < MAX_TIME // _DAY, days * _DAY)
         else:
@@ -194,8 +195,13 @@ class Spark(Memory):
             kept.unpersist()
 
     def columns(self, frame: Frame) -> dict[str, Array]:
-        with quiet():
-            return to_numpy(nw.to_native(frame).toArrow())
+        from py4j.protocol import Py4JJavaError
+
+        try:
+            with quiet():
+                return to_numpy(nw.to_native(frame).toArrow())
+        except Py4JJavaError as error:
+            raise OSError(_causes(str(error))) from None
 
 
 _CSV_TYPES = {"Int64": "bigint", "Float64": "double", "Boolean": "boolean", "Int128": "decimal(38,0)"}
@@ -209,6 +215,13 @@ def errors() -> tuple[type[BaseException], ...]:
     from pyspark.errors import PySparkException
 
     return PySparkException, Py4JError
+
+
+def _causes(said: str) -> str:
+    """What went wrong on an executor, out of pages of Java: what could not be done, and why."""
+    causes = re.findall(r"^Caused by: (?:[\w.$]+: )?(.+)$", said, re.MULTILINE)
+    first_and_last = dict.fromkeys(re.sub(r"\s*SQLSTATE: \w+$", "", cause.strip()) for cause in causes[:1] + causes[-1:])
+    return ": ".join(first_and_last) or said
 
 
 def session() -> Any:
@@ -248,7 +261,8 @@ def started(master: str | None = None, settings: Mapping[str, str] | None = None
             "engine spark: there is no Java; install Java 17 (Debian: `apt-get install openjdk-17-jre-headless`), or set JAVA_HOME."
         )
     building = SparkSession.builder.master(master or f"local[{os.cpu_count() or 2}]").appName("habitus")
-    for name, value in {**_LOCAL, **(settings or {})}.items():
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 21  # half the machine's, MiB: a shard goes through Java's
+    for name, value in {**_LOCAL, "spark.driver.memory": f"{max(memory, 1024)}m", **(settings or {})}.items():
         building = building.config(name, value)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     with tempfile.TemporaryFile() as said, quiet():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from habitus.errors import LogError
 from habitus.log import columns as read
 from habitus.log.description import EventLog
-from habitus.log.engine import Engine, Frame, reading
+from habitus.log.engine import Engine, Frame, file_state, reading
 from habitus.log.files import csv_trouble
 from habitus.log.poisoned import spoil
 
@@ -60,19 +60,19 @@ def check_files(log: EventLog, table: str) -> None:
                 raise LogError(f"table {table!r}, {trouble}")
 
 
-def event_table(log: EventLog, event: str, engine: Engine, *, numbered: bool = False) -> Frame:
+def event_table(log: EventLog, event: str, engine: Engine, *, numbered: bool = False, as_text: bool = False) -> Frame:
     """The rows of one event type: `_user`, `_time`, its own fields; null user or time where unusable.
 
-    With `numbered`, also `_row` (the row's number in its table) and `_text` (the time as it was written). Raises LogError if a
-    column is missing or of a type that cannot be read as described.
+    With `as_text`, also `_text` (the time as it was written); with `numbered`, that and `_row` (the row's number in its table).
+    Raises LogError if a column is missing or of a type that cannot be read as described.
     """
-    frame = _as_elsewhere(log, event, _events_as_stored(log, event, engine, numbered), engine)
+    frame = _as_elsewhere(log, event, _as_stored(log, event, engine, (ROW, TEXT) if numbered else (TEXT,) if as_text else ()), engine)
     return frame if log.poisoned_from is None else spoil(frame, log, event, engine, user=USER, time=TIME)
 
 
 def property_table(log: EventLog, table: str, engine: Engine) -> Frame:
     """A property table: its key and its fields. Raises LogError as `event_table` does."""
-    return _as_elsewhere(log, table, _properties_as_stored(log, table, engine), engine)
+    return _as_elsewhere(log, table, _as_stored(log, table, engine), engine)
 
 
 def _opened(log: EventLog, table: str, engine: Engine, columns: Sequence[str]) -> tuple[Frame, dict[str, str]]:
@@ -86,19 +86,19 @@ def _opened(log: EventLog, table: str, engine: Engine, columns: Sequence[str]) -
         return engine.picked(raw, wanted), {column: f"c{number}" for number, column in enumerate(wanted)}
 
 
-def _events_as_stored(log: EventLog, event: str, engine: Engine, numbered: bool) -> Frame:
+def _events_as_stored(log: EventLog, event: str, engine: Engine, more: Sequence[str]) -> Frame:
     described = log.events[event]
     user, time = described.user or log.user, described.time or log.time
     sources = {name: described.columns.get(name, name) for name in described.fields}
     frame, private = _opened(log, event, engine, [user, time, *sources.values(), *described.where])
-    frame = engine.numbered(frame, ROW) if numbered else frame
+    frame = engine.numbered(frame, ROW) if ROW in more else frame
     for column, value in described.where.items():
         frame = read.matching(frame, read.Source(event, column, private[column]), value, engine)
     frame = read.with_time(frame, read.Source(event, time, private[time]), described.time_unit or log.time_unit, TIME, engine)
-    frame = frame.with_columns(read.as_written(frame, private[time], TIME).alias(TEXT)) if numbered else frame
+    frame = frame.with_columns(read.as_written(frame, private[time], TIME).alias(TEXT)) if TEXT in more else frame
     frame = read.with_user(frame, read.Source(event, user, private[user], of=log), USER, engine)
     frame, made = _with_fields(log, event, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
-    return frame.select(USER, TIME, *(nw.col(ours).alias(name) for name, ours in made.items()), *([ROW, TEXT] if numbered else []))
+    return frame.select(USER, TIME, *(nw.col(ours).alias(name) for name, ours in made.items()), *more)
 
 
 def _properties_as_stored(log: EventLog, table: str, engine: Engine) -> Frame:
@@ -217,8 +217,16 @@ def _tables(log: EventLog) -> list[str]:
     return [*log.events, *dict.fromkeys(name for event in log.events.values() for name in event.properties)]
 
 
-def _as_stored(log: EventLog, table: str, engine: Engine) -> Frame:
-    return _events_as_stored(log, table, engine, False) if table in log.events else _properties_as_stored(log, table, engine)
+def _as_stored(log: EventLog, table: str, engine: Engine, more: Sequence[str] = ()) -> Frame:
+    """A table as its own files have it, with the columns in `more` of those that only some ask for; described once per state of the
+    files, for a look at it costs Spark hundreds of calls."""
+    with reading_table(log, table):
+        state = None if log.frame(table) is not None else file_state(log.files(table))
+
+    def look() -> Frame:
+        return _events_as_stored(log, table, engine, more) if table in log.events else _properties_as_stored(log, table, engine)
+
+    return engine.remembered(log, ("as stored", table, *more, state), look)
 
 
 def _as_elsewhere(log: EventLog, table: str, frame: Frame, engine: Engine) -> Frame:

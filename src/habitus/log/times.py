@@ -146,4 +146,6 @@ def spark_time(column: Any) -> Any:
     minutes = F.substring(offset, 2, 2).try_cast("bigint") * 60 + F.coalesce(F.substring(offset, 4, 2).try_cast("bigint"), F.lit(0))
     shift = F.coalesce(minutes, F.lit(0)) * F.when(offset.startswith("-"), -60_000_000).otherwise(60_000_000)
     time = F.concat(F.substring(text, 1, 10), F.lit(" "), F.when(local == "", "00:00").otherwise(local)).try_cast("timestamp")
-    return F.when(text.rlike(ISO), F.unix_micros(time) - shift)
+    # The usual form first: Spark works an expression out anew wherever a filter or a column mentions it, and this one is long.
+    usual = F.when(column.rlike(_USUAL), F.unix_micros(column.try_cast("timestamp")))
+    return usual.when(text.rlike(ISO), F.unix_micros(time) - shift)
