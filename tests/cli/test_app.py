@@ -112,7 +112,7 @@ def test_check_status_says_whether_a_run_would_stop(place: Path, tmp_path: Path)
         "--rejected",
         tmp_path / "bad.csv",
     )
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows"]["buy"]["refused"] == 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["ledger"]["tables"]["buy"]["refused"] == 1
     assert len(pl.read_csv(tmp_path / "bad.csv")) == 1
 
 
