@@ -109,6 +109,7 @@ class GRUAutoencoder(Encoder):
     field_settings = ("distinct",)
     cannot_read = ("text",)
     in_bfloat16 = True
+    reads_all = False
     shared = True
     settings: GRUAutoencoderSettings
 
@@ -193,7 +194,7 @@ class GRUAutoencoder(Encoder):
         with torch.no_grad(), coarse():
             for batch, stack in _each_part(sequences, chosen, lambda part: model.read(model.remember(part))):
                 vectors[batch.users] = stack[-1].float().cpu().numpy()
-                self._count_read(batch.n_events)
+                self._events_read += batch.n_events
         return vectors, sequences.steps > 0
 
     def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:

@@ -101,6 +101,7 @@ class NextEvent(Encoder):
     field_lists: ClassVar[Mapping[str, bool]] = {"fields": True, "predict": True}
     event_settings = ("events",)
     cannot_read = ("text",)
+    reads_all = False
     shared = True
     settings: NextEventSettings
 
@@ -160,7 +161,7 @@ class NextEvent(Encoder):
         with torch.no_grad(), coarse():
             for batch in Feed(sequences, np.flatnonzero(sequences.steps > 0)).epoch(0):
                 vectors[batch.users] = model.vectors(batch.to(chosen), self.settings.read).float().cpu().numpy()
-                self._count_read(batch.n_events)
+                self._events_read += batch.n_events
         return vectors, sequences.steps > 0
 
     def measured(self, timelines: Timelines, *, popular_in: Timelines, device: str = "auto") -> dict[str, Any]:

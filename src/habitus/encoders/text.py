@@ -77,6 +77,7 @@ class Text(Encoder):
     kind = "text"
     Settings = TextSettings
     event_settings = ("templates",)
+    reads_all = False
     settings: TextSettings
     _dim = 0
     _fingerprint = ""
@@ -184,7 +185,7 @@ class Text(Encoder):
         """What each text weighs for each user, (n_users, n_texts) of sum 1 per user that has one, and the texts."""
         owner, time, text, texts = _written(timelines, self._templates(timelines))
         chosen, read, beyond = _newest(owner, text, len(texts), self.settings.newest)
-        self._count_read(read)
+        self._events_read += read
         self._beyond += beyond
         self._silent += timelines.n_events - len(owner)
         owner, time, text = owner[chosen], time[chosen], text[chosen]
