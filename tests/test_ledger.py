@@ -279,6 +279,6 @@ def test_profiles_of_which_events_were_lost_are_not_written(model: Model, tmp_pa
     monkeypatch.setattr(Feed, "epoch", lambda self, number: (replace(one, users=one.users) for one in list(honest(self, number))[1:]))
     for call in (lambda: encode_to(model, made.log, tmp_path / "out", until=CUT, overwrite=True, options=options),
                  lambda: habitus.encode(model, made.log, until=CUT, options=options)):  # fmt: skip
-        with pytest.raises(LedgerError, match="encoder gru, events given: .* 0 read"):
+        with pytest.raises(LedgerError, match=r"encoder gru, events given: .* 0 read"):
             call()
     assert (tmp_path / "out" / "profiles.parquet").read_bytes() == before

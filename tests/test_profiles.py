@@ -231,4 +231,8 @@ def test_profiles_in_pieces_are_counted_together(tmp_path: Path) -> None:
     assert found.users.tolist() == whole.users.tolist() and np.array_equal(found.matrix, whole.matrix)
     assert found.facts["blocks"]["a"] == {"events": 14, "until": 12} and found.facts["log"] == "shop" and found.facts["seed"] == 1
     assert found.facts["of"] == 5
-    assert (stored.users, stored.unknown, stored.known) == (5, 1, dict(zip("ab", whole.known.sum(0).tolist(), strict=True))) and stored.facts == found.facts
+    assert (stored.users, stored.unknown, stored.known) == (
+        5,
+        1,
+        dict(zip("ab", whole.known.sum(0).tolist(), strict=True)),
+    ) and stored.facts == found.facts
