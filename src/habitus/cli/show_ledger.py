@@ -22,7 +22,7 @@ def of_log(ledger: "Ledger", cut: bool) -> None:
     shown = shown if cut else [name for name in shown if name in ("read", "unmatched", "refused", "kept")]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("event", *(_ROWS[name] for name in shown), "first", "last"):
-        table.add_column(column, justify="left" if column == "event" else "right")
+        table.add_column(column, justify="left" if column == "event" else "right", no_wrap=column in ("first", "last"))  # a head may wrap
     for name, one in tables.items():
         table.add_row(name, *(f"{one[column]:,}" for column in shown), day_of(one["first"]), day_of(one["last"]))
     console.print(table)
