@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -83,7 +84,8 @@ def damaged(folder: Path, seed: int, suffix: str) -> Damaged:
                 rows.append(rows[int(rng.integers(len(rows)))])  # once more
             else:
                 user = None if rng.random() < 0.15 else users[int(rng.integers(12))]
-                times: list[Any] = [EARLY, EARLY, EARLY, LATE, UNREADABLE, [None]][int(rng.integers(6))]
+                choices: list[list[Any]] = [EARLY, EARLY, EARLY, LATE, UNREADABLE, [None]]
+                times = choices[int(rng.integers(6))]
                 kind = "b" if event != "buy" or rng.random() < 0.8 else ["c", ""][int(rng.integers(2))]
                 rows.append((user, times[int(rng.integers(len(times)))], kind))
         if event == "buy":
@@ -228,14 +230,14 @@ def restored(told: dict[str, Any]) -> Ledger:
 
 def _lose_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """What brings the rows here passes over one user's, as a wrong filter would."""
-    monkeypatch.setattr(near, "usable", lambda frame: tables.usable(frame).filter(tables.nw.col(tables.USER) != 22))
+    monkeypatch.setattr(near, "usable", lambda frame: tables.usable(frame).filter(nw.col(tables.USER) != 22))
 
 
 def _lose_a_row_as_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What reads event tables drops rows before anybody counts them."""
     honest = tables._as_elsewhere
     monkeypatch.setattr(
-        tables, "_as_elsewhere", lambda log, table, frame, engine: honest(log, table, frame, engine).filter(tables.nw.col("sku") != 3)
+        tables, "_as_elsewhere", lambda log, table, frame, engine: honest(log, table, frame, engine).filter(nw.col("sku") != 3)
         if table == "buy" else honest(log, table, frame, engine)
     )  # fmt: skip
 
