@@ -106,7 +106,7 @@ def test_run_leaves_what_design_lists(finished: tuple[Path, Any]) -> None:
         "end": "2024-04-30T00:00:00Z",
     }
     assert facts["users"] == 240
-    assert facts["rows"]["buy"]["rows"] == facts["rows"]["buy"]["kept"] == 9600
+    assert facts["ledger"]["tables"]["buy"]["read"] == facts["ledger"]["tables"]["buy"]["kept"] == 9600
     profiles = Profiles.open(out / "profiles")
     assert list(profiles.blocks) == ["gru", "statistics"]
     assert profiles.until == profiles.model_until == int(np.datetime64("2024-04-02", "us").astype(np.int64))
@@ -234,7 +234,7 @@ def test_run_bad_rows_stop_or_are_counted(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"1 of 2,402 rows have no user.*1 of 2,402 rows have no time"):
         run(small, described(dirty), window="14d")
     result = run(small, described(dirty), window="14d", options=Options(bad_rows="skip", rejected=tmp_path / "bad.parquet"))
-    assert result.facts["rows"]["buy"]["refused"] == 2
+    assert result.facts["ledger"]["tables"]["buy"]["refused"] == 2
     assert pl.read_parquet(tmp_path / "bad.parquet")["row"].to_list() == [2401, 2402]
     assert result.profiles.matrix.tobytes() == run(small, described(frames), window="14d").profiles.matrix.tobytes()
 
@@ -348,12 +348,12 @@ def test_overwrite_replaces_its_own_kind_only(tmp_path: Path) -> None:
 
 def test_run_counts_what_max_length_leaves_out(tmp_path: Path) -> None:
     """Long histories are cut; how much of them is counted, or people think that all of it was read."""
-    facts = run(recipe(), described(shop(60)), window="14d").facts
-    events, old = facts["events_left_out"]["gru"]
+    blocks = run(recipe(), described(shop(60)), window="14d").facts["ledger"]["blocks"]
     frames = shop(60)["buy"].filter(pl.col("at") < pl.datetime(2024, 4, 2))
     lengths = frames.group_by("user").len()["len"]
-    assert (events, old) == (len(frames), int((lengths - 14).clip(0).sum()))
-    assert facts["events_left_out"]["statistics"] == [len(frames), 0]
+    old, known = int((lengths - 14).clip(0).sum()), len(lengths)
+    assert blocks["gru"] == {"known": known, "events": len(frames), "read": len(frames) - old, "beyond": old, "of_no_use": 0}
+    assert blocks["statistics"] == {"known": known, "events": len(frames), "read": len(frames), "beyond": 0, "of_no_use": 0}
 
 
 def test_run_events_without_fields(tmp_path: Path) -> None:

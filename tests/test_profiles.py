@@ -226,8 +226,13 @@ def test_profiles_in_pieces_are_counted_together(tmp_path: Path) -> None:
         Profiles(whole.users[rows], whole.matrix[rows], whole.blocks, whole.known[rows], 12, 7, whole.features, whole.facts)
         for rows in (slice(0, 2), slice(2, 5))
     ]
-    stored = save_pieces(tmp_path / "p", halves, more={"log": "shop"})
+    stored = save_pieces(tmp_path / "p", halves, more=lambda stored: {"log": "shop", "of": len(stored)})
     found = Profiles.open(tmp_path / "p")
     assert found.users.tolist() == whole.users.tolist() and np.array_equal(found.matrix, whole.matrix)
     assert found.facts["blocks"]["a"] == {"events": 14, "until": 12} and found.facts["log"] == "shop" and found.facts["seed"] == 1
-    assert (stored.users, stored.unknown) == (5, 1) and stored.facts == found.facts
+    assert found.facts["of"] == 5
+    assert (stored.users, stored.unknown, stored.known) == (
+        5,
+        1,
+        dict(zip("ab", whole.known.sum(0).tolist(), strict=True)),
+    ) and stored.facts == found.facts

@@ -42,6 +42,10 @@ class MissingExtraError(InputError):
     """An optional dependency is not installed; the message has the `pip install` line."""
 
 
+class LedgerError(HabitusError):
+    """Counts that must agree do not: rows, users or events were lost or made on the way, or the log changed meanwhile."""
+
+
 class TrainingError(HabitusError):
     """Learning went wrong: the loss is not finite, or there is nothing to learn from."""
 

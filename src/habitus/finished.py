@@ -23,7 +23,7 @@ from habitus.recipe import Recipe
 
 Array = NDArray[Any]
 
-_NEEDED = ("recipe", "split", "log", "engine", "seed", "seconds", "users", "rows", "events")
+_NEEDED = ("recipe", "split", "log", "engine", "seed", "seconds", "users", "ledger", "events")
 
 
 @dataclass(frozen=True)

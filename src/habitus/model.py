@@ -154,6 +154,7 @@ class Fitting:
     timelines_folder: Path | None = None
     only: Sequence[str] = ()
     progress: Progress = SILENT
+    check: Callable[[Timelines], Any] | None = None  # is given the timelines before anything is trained on them, and may raise
     seconds: dict[str, float] = field(default_factory=dict)
 
     def fit(self) -> tuple[Model, Timelines, Profiles]:
@@ -163,6 +164,8 @@ class Fitting:
         origin = self._origin()
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
+        if self.check is not None:
+            self.check(timelines)
         self.members, self.left_out = fed_by_events(self.recipe.name, self.members, self.left_out, timelines)
         for name, reason in self.left_out.items():
             self.progress.say(f"{name} is left out: {reason}.")

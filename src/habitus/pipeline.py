@@ -7,7 +7,7 @@ import platform
 import sys
 import tempfile
 import time as clock
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -28,8 +28,10 @@ from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.targets import DAY, Split, Targets, moment
 from habitus.judge.tasks import Task, named_tasks
 from habitus.judge.witness import Witness
+from habitus.ledger import Ledger
 from habitus.log import checks
 from habitus.log.build import build
+from habitus.log.cutting import cut_rows
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, engine_named
 from habitus.log.moments import moment_of
@@ -43,6 +45,7 @@ from habitus.model import Fitting, Model
 from habitus.profiles import Profiles, Stored, save_pieces
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Judge, Recipe, window_days
+from habitus.recipe import Split as SplitSettings
 from habitus.witness import LogWitness, witness_of
 
 Array = NDArray[Any]
@@ -78,9 +81,9 @@ class Survey:
             raise LogError(f"table {self.target!r}: the target event has no row that can be used.")
         return last
 
-    def counts(self) -> dict[str, Any]:
-        """Rows read, kept and refused by reason, per table."""
-        return {name: {**asdict(found), "kept": found.kept} for name, found in self.tables.items()}
+    def ledger(self, log: EventLog, engine: Engine, until: int, users: Array | None) -> Ledger:
+        """What becomes of the rows and users at this cut-off. Raises LedgerError if one cannot be accounted for."""
+        return Ledger.of(self.tables, cut_rows(log, engine, until, users)).check()
 
 
 def survey(
@@ -115,6 +118,21 @@ def survey(
     if not any(found.kept for found in tables.values()):
         raise LogError(f"{log.source}: no table has a row that can be used.")
     return Survey(tables, log.roles.target)
+
+
+def expected_ledger(log: EventLog, engine: Engine, found: checks.Inspection) -> tuple[Ledger | None, bool]:
+    """What a run with the default window would make of the rows and users of a log that was inspected, and whether the log is long
+    enough for one: if not, nothing lies after the cut-off. None where a table cannot be read. Raises LedgerError as a run would."""
+    tables = Survey(found.tables, log.roles.target)
+    if len(found.tables) < len(log.events) or not found.users:
+        return None, False
+    try:
+        cut = cut_of(log, engine, tables, SplitSettings().window)[1].train_start
+    except LogError:  # no target event, or none that can be used; `inspect` says so
+        cut = tables.first
+    if cut <= tables.first:
+        return tables.ledger(log, engine, tables.last + 1, _users(None, log, engine)), False
+    return tables.ledger(log, engine, cut, _users(None, log, engine)), True
 
 
 @dataclass
@@ -168,14 +186,17 @@ def run(
     witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
     _cut(split.train_start, found)
     users = _users(options.users, log, engine)
+    ledger = found.ledger(log, engine, split.train_start, users)
     if out is not None:
         artefact.begin_run(out, resume=resume, overwrite=overwrite)
     fitting = Fitting(
         recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
         precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
         timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
+        check=lambda lines: ledger.with_timelines(lines).check(),
     )  # fmt: skip
     model, timelines, profiles = fitting.fit()
+    ledger = ledger.with_timelines(timelines).with_profiles(profiles).check()
     if out is not None:
         profiles.save(out / artefact.PROFILES, overwrite=True)
     sets = with_references(with_blocks(profiles), counts_of(timelines))
@@ -189,8 +210,7 @@ def run(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": {**fitting.seconds, "all": round(clock.perf_counter() - begin, 2)}, "seed": options.seed, "engine": engine.name,
         "log": log.source, "recipe": recipe.as_dict(), "split": {name: moment(time) for name, time in asdict(split).items()},
-        "rows": found.counts(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,
-        "events_left_out": {name: [f["events"], f["events_left_out"]] for name, f in profiles.facts["blocks"].items()},
+        "ledger": ledger.to_json(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,
         "members_lack": {one.name: dict(one.lacks) for one in fitting.members if one.lacks}, "members_left_out": model.left_out,
         "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"], "peak_memory_mb": peak_memory(),
         "comparisons": [one.to_json() for one in scoreboard.compare(WHOLE, COUNTS)] if scoreboard.rows else [],
@@ -215,14 +235,16 @@ def fit(
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    users = _users(options.users, log, engine)
+    cut, users = _cut(until, found), _users(options.users, log, engine)
+    ledger = found.ledger(log, engine, cut, users)
     with _scratch(out) as folder:
         fitting = Fitting(
-            recipe, members, left_out, log, engine, _cut(until, found), users=users, seed=options.seed, device=options.device,
+            recipe, members, left_out, log, engine, cut, users=users, seed=options.seed, device=options.device,
             precision=options.precision, timelines_folder=folder, progress=options.progress,
+            check=lambda lines: ledger.with_timelines(lines).check(),
         )  # fmt: skip
-        model, _, _ = fitting.fit()
-    model.facts["rows"] = found.counts()
+        model, timelines, profiles = fitting.fit()
+        model.facts["ledger"] = ledger.with_timelines(timelines).with_profiles(profiles).check().to_json()
     if out is not None:
         model.save(out, overwrite=overwrite)
     return model
@@ -241,7 +263,7 @@ def encode(
         return Profiles.open(out)
     with _to_encode(model, log, None, until, options) as (lines, folder, engine, more):
         profiles = _encoded(model, lines, folder, engine, options)
-    return replace(profiles, facts={**profiles.facts, **more})
+        return replace(profiles, facts={**profiles.facts, **more(profiles)})
 
 
 def encode_to(
@@ -261,18 +283,18 @@ def encode_to(
 @contextmanager
 def _to_encode(
     model: Model, given: EventLog | str | Path, out: str | Path | None, until: int | str | datetime | None, options: Options
-) -> Iterator[tuple[Timelines, Path | None, Engine, dict[str, Any]]]:
-    """Timelines to encode, for as long as that takes, where they lie, the engine, and what the profiles are to say of them."""
+) -> Iterator[tuple[Timelines, Path | None, Engine, Callable[[Profiles | Stored], dict[str, Any]]]]:
+    """Timelines to encode, for as long as that takes, where they lie, the engine, and what the profiles, once made, are to say of
+    them; which raises LedgerError if not everything is accounted for."""
     log, engine = _log(given), engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut, users = _cut(until, found), _users(options.users, log, engine)
     with _scratch(out, needed=engine.name == "spark") as folder:
+        before = found.ledger(log, engine, cut, users)
         lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)
-        more = {
-            "users_without_events": int((lines.lengths == 0).sum()), "shares": lines.facts["shares"], "rows": found.counts(),
-            "log": log.source, "recipe": model.recipe.get("name"),
-        }  # fmt: skip
-        yield lines, folder, engine, more
+        ledger = before.with_timelines(lines).check()
+        facts = {"shares": lines.facts["shares"], "log": log.source, "recipe": model.recipe.get("name")}
+        yield lines, folder, engine, lambda made: {**facts, "ledger": ledger.with_profiles(made).check().to_json()}
 
 
 def evaluate(

@@ -4,7 +4,7 @@ Knows nothing of logs, encoders or tasks.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 KIND = "profiles"
+BLOCK_COUNTS = ("events", "events_read", "events_left_out", "events_of_no_use")  # facts of a block that pieces have each their part of
 _TABLE = "profiles.parquet"
 
 
@@ -194,10 +195,12 @@ class Profiles:
 
 @dataclass(frozen=True)
 class Stored:
-    """What was written to disk, without the vectors: how many `users`, of whom no block knows anything of `unknown`; their columns."""
+    """What was written to disk, without the vectors: how many `users`, of whom no block knows anything of `unknown`, and how many
+    each block knows; their columns."""
 
     users: int
     unknown: int
+    known: Mapping[str, int]
     blocks: Mapping[str, tuple[int, int]]
     until: int | None
     facts: Mapping[str, Any]
@@ -210,17 +213,18 @@ class Stored:
 
 
 def save_pieces(
-    folder: str | Path, pieces: Iterable[Profiles], *, more: Mapping[str, Any] | None = None, overwrite: bool = False
+    folder: str | Path, pieces: Iterable[Profiles], *, more: Callable[[Stored], Mapping[str, Any]] | None = None, overwrite: bool = False
 ) -> Stored:
     """Write the profiles of users, piece after piece in ascending order of ids, one at least, as one artefact; one is held at a time.
 
-    They must be alike in all but users, vectors and counts: of the facts of blocks, `events` and `events_left_out` are summed, and
-    `more` facts are added. Raises OutputExistsError if profiles are in `folder` already.
+    They must be alike in all but users, vectors and counts: of the facts of blocks, BLOCK_COUNTS are summed. `more` is given what is about
+    to be called finished and returns facts to add; what it raises leaves `folder` as it was. Raises OutputExistsError if profiles
+    are in `folder` already.
     """
     import pyarrow.parquet as pq
 
     artefact.check_folder(folder, KIND, overwrite=overwrite)
-    users, unknown, counted, last = 0, 0, dict[str, dict[str, int]](), None
+    users, unknown, known, counted, last = 0, 0, dict[str, int](), dict[str, dict[str, int]](), None
     place = Path(folder).absolute().parent
     place.mkdir(parents=True, exist_ok=True)
     # apart until all is there: what is overwritten stays whole until then
@@ -231,23 +235,26 @@ def save_pieces(
             file = file or open_files.enter_context(pq.ParquetWriter(Path(apart) / _TABLE, table.schema))
             file.write_table(table)
             users, unknown = users + len(last), unknown + int((~last.known.any(1)).sum())
+            known = {name: known.get(name, 0) + int(count) for name, count in zip(last.blocks, last.known.sum(0), strict=True)}
             for name, facts in last.facts.get("blocks", {}).items():
                 sums = counted.setdefault(name, {})
-                for what in {"events", "events_left_out"} & set(facts):
+                for what in set(BLOCK_COUNTS) & set(facts):
                     sums[what] = sums.get(what, 0) + facts[what]
         if last is None:
             raise ProfilesError("profiles: there is no piece to write.")
         open_files.close()
-        facts = {**last.facts, **(more or {})}
+        facts = dict(last.facts)
         if "blocks" in facts:
             facts["blocks"] = {name: {**one, **counted[name]} for name, one in facts["blocks"].items()}
+        stored = Stored(users, unknown, known, last.blocks, last.until, facts)
+        facts |= more(stored) if more else {}
         with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
             (Path(apart) / _TABLE).replace(writer.path(_TABLE))
             writer.facts = {
                 "until": last.until, "model_until": last.model_until, "users": users,
                 "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
             }  # fmt: skip
-    return Stored(users, unknown, last.blocks, last.until, facts)
+    return stored
 
 
 def _described(users: int, blocks: Mapping[str, tuple[int, int]]) -> str:

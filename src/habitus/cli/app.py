@@ -89,10 +89,11 @@ def check(log: LogPath, engine: Engine = "polars", as_json: Json = False) -> Non
     from habitus.log.checks import inspect
     from habitus.log.engine import engine_named
     from habitus.log.sources import open_log
+    from habitus.pipeline import expected_ledger
 
-    described = open_log(log)
-    found = inspect(described, engine_named(engine))
-    show.inspection(described, found, as_json)
+    described, runs = open_log(log), engine_named(engine)
+    found = inspect(described, runs)
+    show.inspection(described, found, as_json, *expected_ledger(described, runs, found))
     if found.stops_a_run:
         raise typer.Exit(2)
 

@@ -43,6 +43,7 @@ class Encoder(ABC):
     event_settings: ClassVar[tuple[str, ...]] = ()  # settings that map event types, "*" for those not named, to what they count for
     cannot_read: ClassVar[tuple[str, ...]] = ()  # kinds of fields
     in_bfloat16: ClassVar[bool] = False  # whether it can encode in bfloat16
+    reads_all: ClassVar[bool] = True  # whether all events that it is given are read; if not, `_encode` counts what it reads: `_events_read`
     shared: ClassVar[bool] = False  # whether several processes can train it; in all but the first, `_fit` then ends after the training
 
     def __init__(self, settings: Any = None, *, name: str | None = None) -> None:
@@ -51,6 +52,7 @@ class Encoder(ABC):
         self.model_until: int | None = None  # microseconds UTC; None before `fit`
         self._coding: dict[str, Any] = {}  # how the timelines of fit were coded
         self.facts: dict[str, Any] = {}  # what `fit` has to report: losses, accuracies, durations; JSON values
+        self._events_read = 0  # by the last `encode`
 
     def fit(
         self, timelines: Timelines, *, seed: int = 0, device: str = "auto", progress: Progress = SILENT, work: Path | None = None
@@ -96,21 +98,28 @@ class Encoder(ABC):
         kind = precision if self.in_bfloat16 else "float32"
         there = np.flatnonzero(timelines.lengths > 0)
         matrix, known = np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
+        self._events_read = 0
         with progress.stage(f"encoding with {self.name}", int(timelines.lengths.sum()), "events") as advance:
             for piece in (active := timelines.at(there)).pieces():
                 part = active.at(piece)
                 with _computing_in(kind):
                     matrix[there[piece]], known[there[piece]] = self._encode(part, device=device)
+                self._events_read += part.n_events if self.reads_all else 0
                 advance(part.n_events)
+        beyond, other = self._unread(timelines)
         return Profiles.single(
             self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
             features=tuple(self.features()),
-            facts={"events": timelines.n_events, "events_left_out": self._left_out(timelines), "precision": kind},
+            facts={
+                "events": timelines.n_events, "events_read": self._events_read, "events_left_out": beyond, "events_of_no_use": other,
+                "precision": kind,
+            },
         )  # fmt: skip
 
-    def _left_out(self, timelines: Timelines) -> int:
-        """Events beyond the newest that are read."""
-        return 0 if self.newest is None else int(np.maximum(timelines.lengths - self.newest, 0).sum())
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """How many events lie beyond the newest that are read, and how many say nothing that is read at all: of other types, or
+        without a value. With the events that were read, these are all."""
+        return (0 if self.newest is None else int(np.maximum(timelines.lengths - self.newest, 0).sum())), 0
 
     @classmethod
     def fields_named(cls, settings: Any) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ class GRUAutoencoder(Encoder):
     field_settings = ("distinct",)
     cannot_read = ("text",)
     in_bfloat16 = True
+    reads_all = False
     shared = True
     settings: GRUAutoencoderSettings
 
@@ -126,10 +127,9 @@ class GRUAutoencoder(Encoder):
         """The newest events that are read; with `distinct`, first contacts may lie anywhere."""
         return self.settings.max_length - 2 if self.settings.distinct is None else None
 
-    def _left_out(self, timelines: Timelines) -> int:
-        """Steps beyond the newest that are read; with `distinct`, first contacts."""
-        sequences = self._sequences(timelines)
-        return int(np.maximum(sequences.steps - sequences.max_steps, 0).sum())
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """Steps beyond the newest that are read; with `distinct`, first contacts, and the events that are none."""
+        return self._sequences(timelines).unread
 
     def reconstruct(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Reconstruction:
         """Greedy decoding of every user's vector (decoder_start "stack": of the whole hidden stack), beside what was read.
@@ -194,6 +194,7 @@ class GRUAutoencoder(Encoder):
         with torch.no_grad(), coarse():
             for batch, stack in _each_part(sequences, chosen, lambda part: model.read(model.remember(part))):
                 vectors[batch.users] = stack[-1].float().cpu().numpy()
+                self._events_read += batch.n_events
         return vectors, sequences.steps > 0
 
     def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:

@@ -101,6 +101,7 @@ class NextEvent(Encoder):
     field_lists: ClassVar[Mapping[str, bool]] = {"fields": True, "predict": True}
     event_settings = ("events",)
     cannot_read = ("text",)
+    reads_all = False
     shared = True
     settings: NextEventSettings
 
@@ -119,9 +120,9 @@ class NextEvent(Encoder):
         """The newest events that are read; where some types are not, those may lie anywhere."""
         return None if self.settings.events else self.settings.max_length
 
-    def _left_out(self, timelines: Timelines) -> int:
-        """Events of the chosen types beyond the newest that are read."""
-        return int(np.maximum(self._sequences(timelines).steps - self.settings.max_length, 0).sum())
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """Events of the chosen types beyond the newest that are read, and events of other types."""
+        return self._sequences(timelines).unread
 
     def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
         settings = self.settings
@@ -160,6 +161,7 @@ class NextEvent(Encoder):
         with torch.no_grad(), coarse():
             for batch in Feed(sequences, np.flatnonzero(sequences.steps > 0)).epoch(0):
                 vectors[batch.users] = model.vectors(batch.to(chosen), self.settings.read).float().cpu().numpy()
+                self._events_read += batch.n_events
         return vectors, sequences.steps > 0
 
     def measured(self, timelines: Timelines, *, popular_in: Timelines, device: str = "auto") -> dict[str, Any]:

@@ -77,11 +77,12 @@ class Text(Encoder):
     kind = "text"
     Settings = TextSettings
     event_settings = ("templates",)
+    reads_all = False
     settings: TextSettings
     _dim = 0
     _fingerprint = ""
     _seen: Mapping[str, Array]  # text → its vector; only while `encode` runs
-    _beyond = 0  # events left out by the last `encode`
+    _beyond = _silent = 0  # events that the last `encode` left out, and those without a text
 
     @classmethod
     def renamed(cls, settings: TextSettings, names: Mapping[str, str]) -> TextSettings:
@@ -137,7 +138,7 @@ class Text(Encoder):
         self, timelines: Timelines, *, device: str = "auto", precision: str = "float32", progress: Progress = SILENT
     ) -> Profiles:  # fmt: skip
         """See `Encoder.encode`. Raises LogError if the model is no longer the one there was at `fit`."""
-        self._seen, self._beyond = {}, 0
+        self._seen, self._beyond, self._silent = {}, 0, 0
         try:
             return super().encode(timelines, device=device, precision=precision, progress=progress)
         finally:
@@ -158,8 +159,9 @@ class Text(Encoder):
             )
         return self._pooled(*self._weighted(timelines), model)
 
-    def _left_out(self, timelines: Timelines) -> int:
-        return self._beyond
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """Events of texts beyond each user's newest, and events without a text."""
+        return self._beyond, self._silent
 
     def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:
         return {}, {"dim": self._dim, "fingerprint": self._fingerprint}
@@ -182,8 +184,10 @@ class Text(Encoder):
     def _weighted(self, timelines: Timelines) -> tuple[sparse.csc_matrix, list[str]]:
         """What each text weighs for each user, (n_users, n_texts) of sum 1 per user that has one, and the texts."""
         owner, time, text, texts = _written(timelines, self._templates(timelines))
-        chosen, beyond = _newest(owner, text, len(texts), self.settings.newest)
+        chosen, read, beyond = _newest(owner, text, len(texts), self.settings.newest)
+        self._events_read += read
         self._beyond += beyond
+        self._silent += timelines.n_events - len(owner)
         owner, time, text = owner[chosen], time[chosen], text[chosen]
         weights = np.ones(len(text))
         if self.settings.half_life:
@@ -285,10 +289,11 @@ def _filled(template: str, columns: list[list[str]], rows: int) -> list[str]:
     return [text if any_word else "" for text, any_word in zip(texts, said, strict=True)]
 
 
-def _newest(owner: Array, text: Array, texts: int, newest: int) -> tuple[Array, int]:
-    """The positions, ascending, of the newest event of each of a user's `newest` newest texts; and how many events have other texts."""
+def _newest(owner: Array, text: Array, texts: int, newest: int) -> tuple[Array, int, int]:
+    """The positions, ascending, of the newest event of each of a user's `newest` newest texts; how many events have these texts, and
+    how many have others."""
     _, from_the_end, events = np.unique((owner * texts + text)[::-1], return_index=True, return_counts=True)
     order = np.argsort(-from_the_end)
     last, events = len(text) - 1 - from_the_end[order], events[order]
     rank = np.cumsum(np.bincount(owner[last]))[owner[last]] - 1 - np.arange(len(last))  # 0 for each user's newest
-    return last[rank < newest], int(events[rank >= newest].sum())
+    return last[rank < newest], int(events[rank < newest].sum()), int(events[rank >= newest].sum())

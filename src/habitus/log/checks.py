@@ -27,6 +27,7 @@ from habitus.log.tables import (
     field_types,
     property_table,
     reading_table,
+    stored_rows,
     usable,
 )
 from habitus.log.times import written
@@ -35,6 +36,8 @@ from habitus.log.vocabulary import parse_codes
 Array = NDArray[Any]
 
 EXAMPLES = 3
+REASONS = ("no user", "no time", "unreadable time", "no user, no time", "no user, unreadable time")
+"""Why a row cannot be used; each such row has one."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +52,34 @@ class Finding:
 
 @dataclass(frozen=True)
 class TableSurvey:
-    """An event table's rows: how many, how many without a user or a readable time, and the span (microseconds UTC) of the rest."""
+    """An event table's rows: how many, how many without a user or a readable time, and the span (microseconds UTC) of the rest.
 
-    rows: int
-    no_user: int
-    no_time: int
-    unreadable_time: int
+    Every figure is counted, and none worked out from others, so that they can be held against each other.
+    """
+
+    read: int  # rows where the table is stored
+    unmatched: int  # rows among these that `where` does not ask for
+    rows: int  # rows that it asks for
+    reasons: dict[str, int]  # rows that cannot be used, by what is wrong with them: REASONS, of which a row has one
     refused: int  # rows without a user, a readable time, or both
+    kept: int  # rows that can be used
     first: int | None
     last: int | None
 
     @property
-    def kept(self) -> int:
-        """Rows that can be used."""
-        return self.rows - self.refused
+    def no_user(self) -> int:
+        """Rows without a user, whatever their time."""
+        return sum(count for reason, count in self.reasons.items() if "no user" in reason)
+
+    @property
+    def no_time(self) -> int:
+        """Rows without a time."""
+        return sum(count for reason, count in self.reasons.items() if "no time" in reason)
+
+    @property
+    def unreadable_time(self) -> int:
+        """Rows with a time that cannot be read."""
+        return sum(count for reason, count in self.reasons.items() if "unreadable time" in reason)
 
 
 @dataclass
@@ -88,15 +105,22 @@ def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
     frame = event_table(log, event, engine, as_text=True)
     no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
     good = nw.when(~no_user).then(nw.col(TIME)).otherwise(None)
-    bad = {"no_user": no_user, "no_time": no_text, "unreadable_time": no_time & ~no_text, "refused": no_user | no_time}
+    unreadable = no_time & ~no_text
+    alone = dict(zip(REASONS, (no_user & ~no_time, ~no_user & no_text, ~no_user & unreadable, no_user & no_text, no_user & unreadable),
+                     strict=True))  # fmt: skip
+    counted = alone | {"refused": no_user | no_time, "kept": ~no_user & ~no_time}
     counts = frame.select(
-        nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in bad.items()),
+        nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in counted.items()),
         good.min().alias("first"), good.max().alias("last"),
     )  # fmt: skip
     with reading_table(log, event):
         found = {name: values[0] for name, values in engine.columns(counts).items()}
     first, last = (None if (time := found.pop(key)) is None else int(time) for key in ("first", "last"))
-    return TableSurvey(**{name: int(count or 0) for name, count in found.items()}, first=first, last=last)
+    numbers = {name: int(count or 0) for name, count in found.items()}
+    reasons = {reason: numbers.pop(reason) for reason in REASONS}
+    # what is spoilt (log.poisoned) is not what is stored
+    read, unmatched = stored_rows(log, event, engine) if log.poisoned_from is None else (numbers["rows"], 0)
+    return TableSurvey(read, unmatched, reasons=reasons, **numbers, first=first, last=last)
 
 
 def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engine) -> list[Finding]:

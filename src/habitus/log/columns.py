@@ -173,25 +173,26 @@ def _no_values(frame: Frame, source: Source, engine: Engine) -> bool:
     return engine.remembered(source.of, ("empty", source.table, source.column), look)
 
 
-def matching(frame: Frame, source: Source, value: str | int | bool, engine: Engine) -> Frame:
-    """The rows whose column equals a value, read as the column's type; dates and timestamps by their text."""
+def matching(frame: Frame, source: Source, value: str | int | bool, engine: Engine) -> tuple[Frame, nw.Expr]:
+    """Whether the column of a row equals a value, read as the column's type; dates and timestamps by their text, which the frame
+    that is given back has beside its own columns."""
     dtype = frame.collect_schema()[source.private]
     column = nw.col(source.private)
     if dtype == nw.Boolean:
-        return frame.filter(column == _truth(value, source))
+        return frame, column == _truth(value, source)
     if dtype.is_numeric():
         try:
             number = float(value) if not dtype.is_integer() else int(value)
         except ValueError:
             raise LogError(f"{source.place} is {words(dtype)}, and `where` asks for {value!r}; write a number.") from None
-        return frame.filter(column.cast(nw.Float64) == number if abs(number) >= 2**63 else column == number)
+        return frame, column.cast(nw.Float64) == number if abs(number) >= 2**63 else column == number
     if dtype not in (nw.String, nw.Date, nw.Datetime):
         raise LogError(f"{source.place} is {words(dtype)}, which `where` cannot compare; leave the condition out.")
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if dtype == nw.String:
-        return frame.filter(column == text)
+        return frame, column == text
     ours = f"_where_{source.private}"
-    return engine.with_text(frame, source.private, ours).filter(nw.col(ours) == text)
+    return engine.with_text(frame, source.private, ours), nw.col(ours) == text
 
 
 def _truth(value: str | int | bool, source: Source) -> bool:

@@ -70,6 +70,23 @@ def event_table(log: EventLog, event: str, engine: Engine, *, numbered: bool = F
     return frame if log.poisoned_from is None else spoil(frame, log, event, engine, user=USER, time=TIME)
 
 
+def stored_rows(log: EventLog, event: str, engine: Engine) -> tuple[int, int]:
+    """How many rows there are where an event table is stored, and how many of them are not those that `where` asks for.
+
+    Counted apart from `event_table`, as a witness of it: nothing else is read of a row. Raises LogError as it does.
+    """
+    described = log.events[event]
+    frame, private = _opened(log, event, engine, [described.user or log.user, *described.where])
+    other: nw.Expr = nw.lit(0)
+    with reading_table(log, event):
+        for column, value in described.where.items():
+            frame, wanted = read.matching(frame, read.Source(event, column, private[column]), value, engine)
+            other = nw.when(wanted).then(other).otherwise(nw.lit(1))
+        counts = frame.with_columns(other.alias(ROW)).select(nw.len().alias("rows"), nw.col(ROW).sum().alias("other"))
+        found = engine.columns(counts)
+    return int(found["rows"][0]), int(found["other"][0] or 0)
+
+
 def property_table(log: EventLog, table: str, engine: Engine) -> Frame:
     """A property table: its key and its fields. Raises LogError as `event_table` does."""
     return _as_elsewhere(log, table, _as_stored(log, table, engine), engine)
@@ -93,7 +110,8 @@ def _events_as_stored(log: EventLog, event: str, engine: Engine, more: Sequence[
     frame, private = _opened(log, event, engine, [user, time, *sources.values(), *described.where])
     frame = engine.numbered(frame, ROW) if ROW in more else frame
     for column, value in described.where.items():
-        frame = read.matching(frame, read.Source(event, column, private[column]), value, engine)
+        frame, wanted = read.matching(frame, read.Source(event, column, private[column]), value, engine)
+        frame = frame.filter(wanted)
     frame = read.with_time(frame, read.Source(event, time, private[time]), described.time_unit or log.time_unit, TIME, engine)
     frame = frame.with_columns(read.as_written(frame, private[time], TIME).alias(TEXT)) if TEXT in more else frame
     frame = read.with_user(frame, read.Source(event, user, private[user], of=log), USER, engine)

@@ -172,6 +172,11 @@ class Sequences:
             "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
         }  # fmt: skip
 
+    @property
+    def unread(self) -> tuple[int, int]:
+        """How many steps lie beyond the newest that a sequence holds, and how many events are no steps, over all users."""
+        return int(np.maximum(self.steps - self.max_steps, 0).sum()), int((self.timelines.lengths - self.steps).sum())
+
     def lengths(self, users: Array, cut: Cut | None = None) -> Array:
         """Tokens of the sequences of the users at these positions, (n) int64, as they were at the cut if there is one."""
         steps = self.steps[users] if cut is None else cut.steps
