@@ -37,6 +37,7 @@ from habitus.log.refused import check_refused_file, write_refused
 from habitus.log.sources import open_log
 from habitus.log.tables import field_types, user_is_text
 from habitus.log.timelines import Timelines
+from habitus.log.times import written
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.model import Fitting, Model
@@ -47,6 +48,7 @@ from habitus.witness import LogWitness, witness_of
 
 Array = NDArray[Any]
 
+_YEARS = moment_of("0001-01-01"), moment_of("9999-01-01")  # what Python can write, with room for the windows
 _LIBRARIES = ("numpy", "polars", "narwhals", "scikit-learn", "torch", "implicit")  # on which vectors and scores depend
 WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"  # rows of the scoreboard
 
@@ -112,9 +114,20 @@ def survey(
         raise LogError(f"{found} Mend them, or go on without them: bad rows = skip (`--bad-rows skip --rejected FILE` keeps them).")
     for finding in bad:
         progress.say(f"{finding.where}: {finding.text} They are left out.")
+    for name, table in tables.items():
+        _check_years(log, name, table)
     if not any(found.kept for found in tables.values()):
         raise LogError(f"{log.source}: no table has a row that can be used.")
     return Survey(tables, log.roles.target)
+
+
+def _check_years(log: EventLog, name: str, found: checks.TableSurvey) -> None:
+    """Raises LogError for times outside the years that dates are written in, where no window could lie."""
+    for time in (found.first, found.last):
+        if time is not None and not _YEARS[0] <= time < _YEARS[1]:
+            unit = log.events[name].time_unit or log.time_unit
+            cure = f'is time_unit = "{unit}" right?' if unit else "mend the times."
+            raise LogError(f"table {name!r}: it has an event at {written(time)}, and years from 1 to 9998 can be judged; {cure}")
 
 
 @dataclass
@@ -166,7 +179,7 @@ def run(
     members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
     witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
-    _cut(split.train_start, found)
+    _cut(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
     users = _users(options.users, log, engine)
     if out is not None:
         artefact.begin_run(out, resume=resume, overwrite=overwrite)
@@ -399,12 +412,12 @@ def _log(given: EventLog | str | Path) -> EventLog:
     return given if isinstance(given, EventLog) else open_log(given)
 
 
-def _cut(until: int | str | datetime | None, found: Survey) -> int:
+def _cut(until: int | str | datetime | None, found: Survey, cure: str = "Choose a later one.") -> int:
     """The cut-off in microseconds UTC. Raises LogError if no event lies before it."""
     cut = found.last + 1 if until is None else moment_of(until) if isinstance(until, str | date) else int(until)
     if cut <= found.first:
         raise LogError(
-            f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. Choose a later one."
+            f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. {cure}"
         )
     return cut
 

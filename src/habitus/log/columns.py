@@ -59,8 +59,7 @@ def with_user(frame: Frame, source: Source, target: str, engine: Engine) -> Fram
         return frame.with_columns(nw.when(value != "").then(value).otherwise(None).alias(target))
     if _is_whole(dtype) or dtype.is_float():  # floats: what pandas makes of whole numbers with missing ones
         whole = engine.with_whole(frame, source.private, target)
-        if _is_whole(dtype):
-            _require_whole(frame, whole, source, target, dtype, engine)
+        _require_whole(frame, whole, source, target, dtype, engine, "store ids as whole numbers or as text")
         return whole
     raise LogError(f"table {source.table!r}: the user column {source.column!r} is {words(dtype)}; whole numbers or text are needed.")
 
@@ -131,7 +130,10 @@ def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Eng
     return engine.with_text(frame, source.private, target)
 
 
-def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine) -> None:
+def _require_whole(
+    frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine,
+    cure: str = 'describe its field as kind = "number"',
+) -> None:  # fmt: skip
     """Raise LogError if a number was lost on the way to int64, with the number; looked for once."""
     if dtype in _INT64:
         return
@@ -149,7 +151,7 @@ def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtyp
     if example is None:
         return
     if dtype.is_float() and abs(float(example)) < 2.0**63:
-        raise LogError(f'{source.place} holds fractions ({example}); describe its field as kind = "number".')
+        raise LogError(f'{source.place} holds fractions ({example}); {cure}.')
     raise LogError(f"{source.place} holds whole numbers beyond 64 bits ({example}); store them as text.")
 
 
@@ -159,7 +161,8 @@ def _number(frame: Frame, source: Source, dtype: Any, engine: Engine) -> nw.Expr
     if dtype == nw.String and _no_values(frame, source, engine):
         return nw.lit(None).cast(nw.Float64)
     if not (dtype.is_numeric() or dtype == nw.Boolean):
-        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; make it a category or text.")
+        cure = 'make it kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else "make it a category or text"
+        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; {cure}.")
     number = value.cast(nw.Float64)
     return nw.when(number.is_finite(), number <= _LARGEST, number >= -_LARGEST).then(number).otherwise(None)
 
