@@ -1,6 +1,8 @@
 """Everything Habitus raises on purpose, and checks of settings that raise it. A message is one paragraph: what, where, what was
 received, what to do."""
 
+from datetime import date
+
 
 class HabitusError(Exception):
     """Base of all errors that Habitus raises on purpose; `exit_status` is what the command line ends with."""
@@ -48,7 +50,7 @@ class TrainingError(HabitusError):
 
 def shown(value: object, most: int = 120) -> str:
     """A value that was received, as a message shows it: cut where it would drown the rest."""
-    text = repr(value)
+    text = str(value) if isinstance(value, date) else repr(value)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

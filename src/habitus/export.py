@@ -26,7 +26,7 @@ def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parqu
         raise OutputExistsError(f"{folder} exists already; nothing was written. Name another folder.")
     check_folder(folder, "export", overwrite=False)
     if users is not None:
-        profiles = profiles.select(ids_like(read_users(users), profiles.users.dtype.kind == "U"))
+        profiles = profiles.select(ids_like(read_users(users), profiles.users.dtype.kind == "U", where=str(users)))
     if format == "challenge":
         return _challenge(profiles, folder)
     folder.mkdir(parents=True)

@@ -13,6 +13,7 @@ from habitus.log.description import EventLog
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.recipe import Member, Recipe
+from habitus.toml import there_are
 
 MAY_LACK = "?"  # ends a name in a recipe that a log may lack
 
@@ -84,7 +85,7 @@ def _fed(member: Member, log: EventLog, where: str) -> tuple[Any | None, str, di
     for what, name in unknown:
         missing[real[name]] = f"the log has no {what} {real[name]!r}"
         if not name.endswith(MAY_LACK):
-            raise RecipeError(f"{where}: {missing[real[name]]}; it has {', '.join(known[what])}.")
+            raise RecipeError(f"{where}: {missing[real[name]]}; {there_are(real[name], known[what])}.")
     own = replace(member, settings=kind.renamed(member.settings, real))
     kinds = {name: log.spec(name).kind for name in log.field_names}
     return *kind.fed_by(own.settings, kinds, missing), _dropped(own, missing)

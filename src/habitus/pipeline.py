@@ -345,6 +345,8 @@ def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: i
     """Who speaks for the log, and where its label windows lie: where a `target/` folder says so, else at the log's end; or
     `earlier` windows before that, of which no folder speaks, only the tables. Raises LogError if the tables end before they do."""
     days = window_days(window)
+    if log.roles.target is None and "@target" in log.missing:
+        raise LogError(f"{log.source}: {log.missing['@target']}, so there is no target event to judge by; add that table.")
     witness = witness_of(log, engine, days)
     laid_down = witness.split if isinstance(witness, ChallengeWitness) else None
     split = laid_down or Split.from_last(found.last_target, days)
@@ -428,4 +430,5 @@ def _users(asked: str | Path | Sequence[Any] | Array | None, log: EventLog, engi
     if asked is None:
         return None
     ids = read_users(Path(asked)) if isinstance(asked, str | Path) else np.array(list(asked))
-    return ids_like(ids, user_is_text(log, engine), log.user)
+    where = str(asked) if isinstance(asked, str | Path) else "users"
+    return ids_like(ids, user_is_text(log, engine), log.user, where)
