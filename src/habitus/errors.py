@@ -48,6 +48,9 @@ class TrainingError(HabitusError):
     """Learning went wrong: the loss is not finite, or there is nothing to learn from."""
 
 
+LARGEST_SEED = 2**32 - 1  # that every library takes
+
+
 def shown(value: object, most: int = 120) -> str:
     """A value that was received, as a message shows it: cut where it would drown the rest."""
     text = str(value) if isinstance(value, date) else repr(value)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
-from habitus.errors import InputError, LogError
+from habitus.errors import LARGEST_SEED, InputError, LogError, is_whole
 from habitus.feeding import feedable
 from habitus.following import join
 from habitus.judge.challenge_target import ChallengeWitness
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
+from habitus.judge.probes import named_probe
 from habitus.judge.targets import DAY, Split, Targets, moment
 from habitus.judge.tasks import Task, named_tasks
 from habitus.judge.witness import Witness
@@ -157,8 +158,8 @@ class Options:
         for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda")), ("precision", ("float32", "bfloat16"))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise InputError(f"seed: a whole number from 0 up is needed, received {self.seed!r}.")
+        if not is_whole(self.seed) or not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed: a whole number from 0 up to {LARGEST_SEED:,} is needed, received {self.seed!r}.")
 
 
 def run(
@@ -176,9 +177,10 @@ def run(
     if out is not None:
         artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
     engine, progress = engine_named(options.engine), options.progress
+    asked, probe = recipe.tasks, named_probe(recipe.judge.probe)  # a name that is none would be found when all is trained
     members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
-    witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
+    witness, split = cut_of(log, engine, found, recipe.split.window if window is None else window, earlier)
     _cut(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
     users = _users(options.users, log, engine)
     if out is not None:
@@ -193,7 +195,7 @@ def run(
         profiles.save(out / artefact.PROFILES, overwrite=True)
     sets = with_references(with_blocks(profiles), counts_of(timelines))
     scoreboard = judge(
-        sets, targets_of(witness, split, profiles.users, recipe.tasks, progress), probe=recipe.judge.probe, seeds=recipe.judge.seeds,
+        sets, targets_of(witness, split, profiles.users, asked, progress), probe=probe, seeds=recipe.judge.seeds,
         progress=progress,
     )  # fmt: skip
     facts = {

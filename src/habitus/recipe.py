@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from habitus.encoders.base import encoder_class, encoder_kinds
-from habitus.errors import InputError, RecipeError, shown
+from habitus.errors import LARGEST_SEED, InputError, RecipeError, is_whole, shown
 from habitus.fusion import BlockFusion
 from habitus.judge.tasks import TASKS, Among, Task, named_tasks
 from habitus.toml import explain, parsed, read, there_are, unquoted_dates
@@ -44,9 +44,11 @@ class Judge:
     """Seeds of the folds; the scores are the mean over them."""
 
     def __post_init__(self) -> None:
-        whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in self.seeds)
+        whole = all(is_whole(seed) and 0 <= seed <= LARGEST_SEED for seed in self.seeds)
         if not self.seeds or not whole or len(set(self.seeds)) < len(self.seeds):
-            raise RecipeError(f"seeds: different whole numbers from 0 up are needed, one at least; received {list(self.seeds)}.")
+            raise RecipeError(
+                f"seeds: different whole numbers from 0 up to {LARGEST_SEED:,} are needed, one at least; received {shown(list(self.seeds))}."
+            )
 
 
 @dataclass(frozen=True)
@@ -219,9 +221,9 @@ def _as_json(task: Task) -> dict[str, Any]:
 
 def window_days(window: str) -> int:
     """Days of a window written as "14d". Raises RecipeError for anything else."""
-    match = re.fullmatch(r"(\d+)d", window)
+    match = re.fullmatch(r"([0-9]{1,9})d", window)
     if not match or not int(match[1]):
-        raise RecipeError(f"window: {window!r} is no whole number of days; write 14d or 28d.")
+        raise RecipeError(f"window: {shown(window)} is no whole number of days; write 14d or 28d.")
     return int(match[1])
 
 

@@ -17,6 +17,8 @@ _NEEDED = {  # what pydantic found wrong → what is needed
     "string_type": "a text in quotes",
     "string_too_short": "a text that is not empty",
     "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
     "int_from_float": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",

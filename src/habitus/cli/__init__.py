@@ -40,8 +40,13 @@ def main() -> None:
 
 def _usage(error: Any) -> str:
     """What is wrong with a call, as one paragraph; the help itself for a call without any word."""
-    message = str(error.format_message()).strip()
-    if error.ctx is None or message.count("\n") > 1:
+    found = error.__cause__
+    if hasattr(found, "errors"):  # Pydantic's, which Typer repeats without what was received
+        from habitus.toml import explain
+
+        error.message = explain(found)
+    message = str(error.format_message()).strip().replace("Value error, ", "")
+    if message.count("\n") > 1:  # the help, for a call without any word
         return message + "\n"
-    name = error.ctx.command_path
+    name = "habitus" if error.ctx is None else error.ctx.command_path
     return f"{name}: {' '.join(message.split()).rstrip('.')}; `{name} --help` says what there is.\n"
