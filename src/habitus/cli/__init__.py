@@ -21,7 +21,7 @@ def main() -> None:
             from habitus.following import join
 
             join()
-        status = app(standalone_mode=False)  # Typer makes an exit with status 130 of an interruption
+        status = app(prog_name="habitus", standalone_mode=False)  # Typer makes an exit with status 130 of an interruption
     except HabitusError as error:
         sys.stderr.write(f"habitus: {error}\n")
         raise SystemExit(error.exit_status) from None
