@@ -53,7 +53,8 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
     try:
         ids, matrix = (np.load(file, allow_pickle=False) for file in (ids_file, vectors_file))
     except (OSError, ValueError) as error:
-        raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({_reason(error)}); save them with numpy.save, as numbers or texts.") from None
+        cure = "save them with numpy.save, as numbers or texts"
+        raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({_reason(error)}); {cure}.") from None
     if ids.ndim != 1 or ids.dtype.kind not in "iuU" or matrix.ndim != 2 or len(ids) != len(matrix) or matrix.dtype.kind != "f":
         raise ProfilesError(
             f"{folder}: an entry has ids (n) and floating-point vectors (n, dim); received {ids.dtype} {ids.shape}, "

@@ -420,9 +420,7 @@ def _cut(until: int | str | datetime | None, found: Survey, cure: str = "Choose 
     """The cut-off in microseconds UTC. Raises LogError if no event lies before it."""
     cut = found.last + 1 if until is None else moment_of(until) if isinstance(until, str | date) else int(until)
     if cut <= found.first:
-        raise LogError(
-            f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. {cure}"
-        )
+        raise LogError(f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. {cure}")
     return cut
 
 

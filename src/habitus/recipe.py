@@ -47,7 +47,8 @@ class Judge:
         whole = all(is_whole(seed) and 0 <= seed <= LARGEST_SEED for seed in self.seeds)
         if not self.seeds or not whole or len(set(self.seeds)) < len(self.seeds):
             raise RecipeError(
-                f"seeds: different whole numbers from 0 up to {LARGEST_SEED:,} are needed, one at least; received {shown(list(self.seeds))}."
+                f"seeds: different whole numbers from 0 up to {LARGEST_SEED:,} are needed, one at least; "
+                f"received {shown(list(self.seeds))}."
             )
 
 

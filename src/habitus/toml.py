@@ -32,15 +32,16 @@ _NEEDED = {  # what pydantic found wrong → what is needed
 }
 
 
-def read(file: Path) -> dict[str, Any]:
-    """What a TOML file in UTF-8 says (a byte order mark is passed over). Raises InputError, with the line, if it is none."""
+def read(file: Path, cure: str = "name a TOML file that is there") -> dict[str, Any]:
+    """What a TOML file in UTF-8 says (a byte order mark is passed over). Raises InputError, with the line, if it is none, or with the
+    cure, if it cannot be opened."""
     try:
         return parsed(file.read_bytes().decode("utf-8-sig"), str(file))
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise InputError(f"{file}: line {line} is not UTF-8 (byte {error.object[error.start]:#04x}); save it as TOML in UTF-8.") from None
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}).") from None
+        raise InputError(f"{file}: cannot be read ({error.strerror}); {cure}.") from None
     except ValueError:  # a zero byte in the name
         raise InputError(f"{shown(str(file))}: no file has such a name; correct it.") from None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from broken.recipes import GRU
-from broken.world import World, Words, case
+from broken.world import Words, World, case
 from habitus.errors import InputError, LogError, OutputExistsError, RecipeError
 
 
@@ -75,8 +75,8 @@ OPTIONS = [
          "window", "is no whole number of days", "write 14d or 28d"),
     case("window beyond time", run("--window", "999999999d"), RecipeError,
          "window", "from 1 to 100,000 whole days are needed", "received 999999999 days"),
-    case("window of other digits", run("--window", "١٤d"), RecipeError,
-         "window", "'١٤d' is no whole number of days", "write 14d or 28d"),
+    case("window of other digits", run("--window", "\u0661\u0664d"), RecipeError,
+         "window", "'\u0661\u0664d' is no whole number of days", "write 14d or 28d"),
     case("window empty", run("--window", ""), RecipeError,
          "window", "'' is no whole number of days", "write 14d or 28d"),
     case("until a word", fit("--until", "tomorrow"), LogError,

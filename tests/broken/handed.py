@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from broken.users import npy
-from broken.world import LOG, World, Words, case, json_changed
+from broken.world import LOG, Words, World, case, json_changed
 from habitus.artefact import write_json
 from habitus.errors import ArtefactError, InputError, LogError, ProfilesError, RecipeError
 from habitus.profiles import Profiles

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from broken.world import STATISTICS, World, Words, case, recipe
+from broken.world import STATISTICS, Words, World, case, recipe
 from habitus.errors import LogError, RecipeError
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
+from broken.world import Words, World, case
 from habitus.errors import LogError, RecipeError
-from broken.world import World, Words, case
 
 col = pl.col
 

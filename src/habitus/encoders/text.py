@@ -116,9 +116,7 @@ class Text(Encoder):
             reasons += [missing[name] for name in gone[:1]]
         if templates and not any(text for event_type, text in templates.items() if event_type not in absent):
             return None, (reasons or [absent.get(name, "no event type has a template") for name in templates])[0]
-        fed: tuple[TextSettings | None, str] = super().fed_by(
-            replace(settings, templates=templates), kinds, missing, absent
-        )
+        fed: tuple[TextSettings | None, str] = super().fed_by(replace(settings, templates=templates), kinds, missing, absent)
         if fed[0] is not None:
             require_library(settings.model)
         return fed

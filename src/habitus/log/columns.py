@@ -59,7 +59,8 @@ def with_user(frame: Frame, source: Source, target: str, engine: Engine) -> Fram
         return frame.with_columns(nw.when(value != "").then(value).otherwise(None).alias(target))
     if _is_whole(dtype) or dtype.is_float():  # floats: what pandas makes of whole numbers with missing ones
         whole = engine.with_whole(frame, source.private, target)
-        _require_whole(frame, whole, source, target, dtype, engine, "store ids as whole numbers or as text")
+        if _is_whole(dtype):
+            _require_whole(frame, whole, source, target, dtype, engine)
         return whole
     raise LogError(f"table {source.table!r}: the user column {source.column!r} is {words(dtype)}; whole numbers or text are needed.")
 
@@ -130,10 +131,16 @@ def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Eng
     return engine.with_text(frame, source.private, target)
 
 
-def _require_whole(
-    frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine,
-    cure: str = 'describe its field as kind = "number"',
-) -> None:  # fmt: skip
+def fraction(frame: Frame, source: Source, target: str, engine: Engine) -> str | None:
+    """A number of a column of floats that is no id, as it is written; None if there is none."""
+    if not frame.collect_schema()[source.private].is_float():
+        return None
+    value, whole = nw.col(source.private), engine.with_whole(frame, source.private, target)
+    found = engine.columns(whole.filter(nw.col(target).is_null(), value.is_finite()).select(value.alias("_lost")).head(1))["_lost"]
+    return str(found[0]) if len(found) else None
+
+
+def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine) -> None:
     """Raise LogError if a number was lost on the way to int64, with the number; looked for once."""
     if dtype in _INT64:
         return
@@ -151,7 +158,7 @@ def _require_whole(
     if example is None:
         return
     if dtype.is_float() and abs(float(example)) < 2.0**63:
-        raise LogError(f'{source.place} holds fractions ({example}); {cure}.')
+        raise LogError(f'{source.place} holds fractions ({example}); describe its field as kind = "number".')
     raise LogError(f"{source.place} holds whole numbers beyond 64 bits ({example}); store them as text.")
 
 

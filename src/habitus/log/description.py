@@ -84,10 +84,9 @@ class EventLog(_Strict):
         """Read a `log.toml`; tables' paths are relative to it. Raises LogError naming the table and field that is wrong."""
         file = Path(path)
         try:
-            table = read(file)
+            table = read(file, "name a log.toml, or draft one with `habitus init DIR`")
         except InputError as error:
-            cure = "; name a log.toml, or draft one with `habitus init DIR`." if "cannot be read" in str(error) else "."
-            raise LogError(str(error).removesuffix(".") + cure) from None
+            raise LogError(str(error)) from None
         return cls.from_dict(table, base=file.parent, source=str(file))
 
     @classmethod

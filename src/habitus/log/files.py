@@ -15,6 +15,7 @@ from habitus.errors import LogError
 Types = dict[str, Any]  # a column's name → its Polars type
 
 SHOWN = 3
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what its files begin with
 
 
 def parquet_alike(files: Sequence[Path], columns: Sequence[str] | None) -> bool:
@@ -149,6 +150,8 @@ def _no_zero_byte(file: Path) -> None:
     lines = 0
     with file.open("rb") as content:
         while block := content.read(1 << 20):
+            if not lines and block[:2] in _UTF16:
+                return  # has a name of its own, see `_encoding`
             if (at := block.find(b"\0")) >= 0:
                 where = lines + block.count(b"\n", 0, at)
                 place = f"row {where}" if where else "the header"
@@ -178,7 +181,7 @@ def _encoding(file: Path) -> str:
         start = lines.read(4)
         if start == b"PAR1":
             return "it is a Parquet file; name it .parquet"
-        if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        if start[:2] in _UTF16:
             return f"it is UTF-16; {cure}"
         lines.seek(0)
         for number, line in enumerate(lines):

@@ -124,6 +124,14 @@ def _with_fields(
     return frame, made
 
 
+def user_lost(log: EventLog, event: str, engine: Engine) -> str | None:
+    """A user who is written as a number with a fraction, or beyond 64 bits, and so is none; None if there is no such."""
+    column = log.events[event].user or log.user
+    with reading_table(log, event):
+        frame, private = _opened(log, event, engine, [column])
+        return read.fraction(frame, read.Source(event, column, private[column], of=log), USER, engine)
+
+
 def usable(frame: Frame, *, since: int | None = None, until: int | None = None) -> Frame:
     """The rows with a user and a time, within since ≤ time < until (microseconds UTC) where given."""
     frame = frame.filter(~nw.col(USER).is_null(), ~nw.col(TIME).is_null())
