@@ -247,7 +247,7 @@ def test_run_refuses_what_it_cannot_do_before_it_trains() -> None:
             Recipe.from_toml(RECIPE.replace('"*"', '"colour"'), source="r"),
             {},
             RecipeError,
-            "no field 'colour'; it has event_type, sku, category",
+            "no field 'colour'; there are event_type, sku, category",
         ),
         (recipe(), {"window": "900d"}, LogError, "no event before the cut-off"),
         (recipe(), {"window": "14"}, RecipeError, "no whole number of days"),

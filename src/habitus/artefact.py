@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus.errors import ArtefactError, OutputExistsError
+from habitus.errors import ArtefactError, OutputExistsError, shown
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -115,6 +115,7 @@ def writing(folder: str | Path, kind: str, *, overwrite: bool = False, keep: tup
 def check_folder(folder: str | Path, kind: str, *, overwrite: bool, keep: tuple[str, ...] = ()) -> None:
     """Raises OutputExistsError if `writing` would refuse this folder; changes nothing. For work that should not start in vain."""
     target = Path(folder)
+    _check_name(target)
     if is_complete(target):
         if not overwrite:
             raise OutputExistsError(f"{target} exists already; nothing was written. Name another folder, or allow overwriting.")
@@ -129,6 +130,16 @@ def check_folder(folder: str | Path, kind: str, *, overwrite: bool, keep: tuple[
     nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputExistsError(f"{target} cannot be written: {nearest} is no folder that may be written to. Name another folder.")
+
+
+def _check_name(target: Path) -> None:
+    """Raises OutputExistsError if no folder can have this name, or it is that of a link to nothing."""
+    try:
+        dangling = target.is_symlink() and not target.exists()
+    except OSError as error:
+        raise OutputExistsError(f"{shown(str(target))}: no folder can be written there ({error.strerror}). Name another folder.") from None
+    if dangling:
+        raise OutputExistsError(f"{target} is a link to {os.readlink(target)}, which is not there. Make it, or name another folder.")
 
 
 def reopen(folder: Path) -> None:
@@ -154,7 +165,7 @@ def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactRe
     if not target.is_dir():
         raise ArtefactError(f"{target}: there is no such folder; expected the {kind} that Habitus has written.")
     if not is_complete(target):
-        raise ArtefactError(f"{target}: no {MANIFEST}, so this is no complete {kind}; write it again.")
+        raise ArtefactError(f"{target}: no {MANIFEST}, so this is no complete {kind}; name another folder, or write it again.")
     manifest = read_json(target / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ArtefactError(f"{target / MANIFEST}: not a manifest; write the {kind} again.")
@@ -165,7 +176,7 @@ def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactRe
             "upgrade with `pip install -U habitus`."
         )
     if manifest.get("kind") != kind:
-        raise ArtefactError(f"{target}: holds a {manifest.get('kind')!r}, and a {kind!r} was asked for.")
+        raise ArtefactError(f"{target}: holds a {shown(manifest.get('kind'))}, and a {kind!r} was asked for; name such a folder.")
     for name, expected in manifest["files"].items():
         _check_file(target, name, expected, verify)
     return ArtefactReader(target, manifest)
@@ -179,6 +190,7 @@ def is_complete(folder: str | Path) -> bool:
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Raises OutputExistsError if a run may not be written to `folder`: a finished run is there and is neither to be resumed nor
     overwritten, or it holds anything that is not ours. Changes nothing."""
+    _check_name(folder)
     if (folder / RUN_FACTS).is_file():
         if not (resume or overwrite):
             raise OutputExistsError(
@@ -231,8 +243,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror}); make the whole again, or copy it again.") from None
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path}: not JSON ({error}); the file is damaged.") from None
 
 

@@ -1,6 +1,8 @@
 """Everything Habitus raises on purpose, and checks of settings that raise it. A message is one paragraph: what, where, what was
 received, what to do."""
 
+from datetime import date
+
 
 class HabitusError(Exception):
     """Base of all errors that Habitus raises on purpose; `exit_status` is what the command line ends with."""
@@ -50,6 +52,15 @@ class TrainingError(HabitusError):
     """Learning went wrong: the loss is not finite, or there is nothing to learn from."""
 
 
+LARGEST_SEED = 2**32 - 1  # that every library takes
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A value that was received, as a message shows it: cut where it would drown the rest."""
+    text = str(value) if isinstance(value, date) else repr(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def is_whole(value: object) -> bool:
     """Whether a setting is a whole number (true and false are none)."""
     return isinstance(value, int) and not isinstance(value, bool)
@@ -58,7 +69,7 @@ def is_whole(value: object) -> bool:
 def require(holds: bool, name: str, rule: str, received: object) -> None:
     """Raises RecipeError, naming the setting, the rule and what was received, unless the rule `holds`."""
     if not holds:
-        raise RecipeError(f"{name}: must be {rule}, and {received!r} was given; change it in the recipe.")
+        raise RecipeError(f"{name}: must be {rule}, and {shown(received)} was given; change it in the recipe.")
 
 
 def require_one(received: str, name: str, known: tuple[str, ...]) -> None:

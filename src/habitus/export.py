@@ -26,7 +26,7 @@ def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parqu
         raise OutputExistsError(f"{folder} exists already; nothing was written. Name another folder.")
     check_folder(folder, "export", overwrite=False)
     if users is not None:
-        profiles = profiles.select(ids_like(read_users(users), profiles.users.dtype.kind == "U"))
+        profiles = profiles.select(ids_like(read_users(users), profiles.users.dtype.kind == "U", where=str(users)))
     if format == "challenge":
         return _challenge(profiles, folder)
     folder.mkdir(parents=True)
@@ -53,7 +53,8 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
     try:
         ids, matrix = (np.load(file, allow_pickle=False) for file in (ids_file, vectors_file))
     except (OSError, ValueError) as error:
-        raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({error}).") from None
+        cure = "save them with numpy.save, as numbers or texts"
+        raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({_reason(error)}); {cure}.") from None
     if ids.ndim != 1 or ids.dtype.kind not in "iuU" or matrix.ndim != 2 or len(ids) != len(matrix) or matrix.dtype.kind != "f":
         raise ProfilesError(
             f"{folder}: an entry has ids (n) and floating-point vectors (n, dim); received {ids.dtype} {ids.shape}, "
@@ -61,6 +62,8 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
         )
     if ids.dtype.kind == "u" and len(ids) and ids.max() > np.iinfo(np.int64).max:
         raise ProfilesError(f"{folder}: the id {ids.max()} is larger than an int64 holds.")
+    if not matrix.size:
+        raise ProfilesError(f"{folder}: the entry holds no vector; received {len(ids)} ids and {matrix.shape[1]} columns.")
     order = np.argsort(ids, kind="stable")
     ids = ids[order].astype(np.int64 if ids.dtype.kind in "iu" else ids.dtype)
     twice = np.flatnonzero(ids[1:] == ids[:-1])
@@ -69,9 +72,14 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
     return Profiles.single("entry", ids, matrix[order].astype(np.float32), listed=np.argsort(order, kind="stable"))
 
 
+def _reason(error: Exception) -> str:
+    """Why an array cannot be read; of one that holds objects NumPy says how to run them."""
+    return "they hold objects" if "allow_pickle" in str(error) else str(error)
+
+
 def _challenge(profiles: Profiles, folder: Path) -> list[Path]:
     if profiles.users.dtype.kind != "i":
-        raise ProfilesError(f"export: the challenge's ids are whole numbers, and these are {profiles.users.dtype}.")
+        raise ProfilesError(f"export: the challenge's ids are whole numbers, and these are texts, as {profiles.users[0]!r}; use parquet.")
     if profiles.dim > _CHALLENGE_DIM:
         raise ProfilesError(
             f"export: the challenge takes {_CHALLENGE_DIM} columns at most, and these are {profiles.dim}; reduce some blocks."

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
-from habitus.errors import InputError, LogError
+from habitus.errors import LARGEST_SEED, InputError, LogError, is_whole
 from habitus.feeding import feedable
 from habitus.following import join
 from habitus.judge.challenge_target import ChallengeWitness
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
+from habitus.judge.probes import named_probe
 from habitus.judge.targets import DAY, Split, Targets, moment
 from habitus.judge.tasks import Task, named_tasks
 from habitus.judge.witness import Witness
@@ -39,6 +40,7 @@ from habitus.log.refused import check_refused_file, write_refused
 from habitus.log.sources import open_log
 from habitus.log.tables import field_types, user_is_text
 from habitus.log.timelines import Timelines
+from habitus.log.times import written
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.model import Fitting, Model
@@ -50,6 +52,7 @@ from habitus.witness import LogWitness, witness_of
 
 Array = NDArray[Any]
 
+_YEARS = moment_of("0001-01-01"), moment_of("9999-01-01")  # what Python can write, with room for the windows
 _LIBRARIES = ("numpy", "polars", "narwhals", "scikit-learn", "torch", "implicit")  # on which vectors and scores depend
 WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"  # rows of the scoreboard
 
@@ -115,6 +118,8 @@ def survey(
         raise LogError(f"{found} Mend them, or go on without them: bad rows = skip (`--bad-rows skip --rejected FILE` keeps them).")
     for finding in bad:
         progress.say(f"{finding.where}: {finding.text} They are left out.")
+    for name, table in tables.items():
+        _check_years(log, name, table)
     if not any(found.kept for found in tables.values()):
         raise LogError(f"{log.source}: no table has a row that can be used.")
     return Survey(tables, log.roles.target)
@@ -133,6 +138,15 @@ def expected_ledger(log: EventLog, engine: Engine, found: checks.Inspection) -> 
     if cut <= tables.first:
         return tables.ledger(log, engine, tables.last + 1, _users(None, log, engine)), False
     return tables.ledger(log, engine, cut, _users(None, log, engine)), True
+
+
+def _check_years(log: EventLog, name: str, found: checks.TableSurvey) -> None:
+    """Raises LogError for times outside the years that dates are written in, where no window could lie."""
+    for time in (found.first, found.last):
+        if time is not None and not _YEARS[0] <= time < _YEARS[1]:
+            unit = log.events[name].time_unit or log.time_unit
+            cure = f'is time_unit = "{unit}" right?' if unit else "mend the times."
+            raise LogError(f"table {name!r}: it has an event at {written(time)}, and years from 1 to 9998 can be judged; {cure}")
 
 
 @dataclass
@@ -162,8 +176,8 @@ class Options:
         for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda")), ("precision", ("float32", "bfloat16"))):
             if getattr(self, name) not in known:
                 raise InputError(f"{name}: {getattr(self, name)!r} is none of {', '.join(known)}.")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise InputError(f"seed: a whole number from 0 up is needed, received {self.seed!r}.")
+        if not is_whole(self.seed) or not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed: a whole number from 0 up to {LARGEST_SEED:,} is needed, received {self.seed!r}.")
 
 
 def run(
@@ -181,10 +195,11 @@ def run(
     if out is not None:
         artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
     engine, progress = engine_named(options.engine), options.progress
+    asked, probe = recipe.tasks, named_probe(recipe.judge.probe)  # a name that is none would be found when all is trained
     members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
-    witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
-    _cut(split.train_start, found)
+    witness, split = cut_of(log, engine, found, recipe.split.window if window is None else window, earlier)
+    _cut(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
     users = _users(options.users, log, engine)
     ledger = found.ledger(log, engine, split.train_start, users)
     if out is not None:
@@ -201,7 +216,7 @@ def run(
         profiles.save(out / artefact.PROFILES, overwrite=True)
     sets = with_references(with_blocks(profiles), counts_of(timelines))
     scoreboard = judge(
-        sets, targets_of(witness, split, profiles.users, recipe.tasks, progress), probe=recipe.judge.probe, seeds=recipe.judge.seeds,
+        sets, targets_of(witness, split, profiles.users, asked, progress), probe=probe, seeds=recipe.judge.seeds,
         progress=progress,
     )  # fmt: skip
     facts = {
@@ -354,6 +369,8 @@ def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: i
     """Who speaks for the log, and where its label windows lie: where a `target/` folder says so, else at the log's end; or
     `earlier` windows before that, of which no folder speaks, only the tables. Raises LogError if the tables end before they do."""
     days = window_days(window)
+    if log.roles.target is None and "@target" in log.missing:
+        raise LogError(f"{log.source}: {log.missing['@target']}, so there is no target event to judge by; add that table.")
     witness = witness_of(log, engine, days)
     laid_down = witness.split if isinstance(witness, ChallengeWitness) else None
     split = laid_down or Split.from_last(found.last_target, days)
@@ -421,13 +438,11 @@ def _log(given: EventLog | str | Path) -> EventLog:
     return given if isinstance(given, EventLog) else open_log(given)
 
 
-def _cut(until: int | str | datetime | None, found: Survey) -> int:
+def _cut(until: int | str | datetime | None, found: Survey, cure: str = "Choose a later one.") -> int:
     """The cut-off in microseconds UTC. Raises LogError if no event lies before it."""
     cut = found.last + 1 if until is None else moment_of(until) if isinstance(until, str | date) else int(until)
     if cut <= found.first:
-        raise LogError(
-            f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. Choose a later one."
-        )
+        raise LogError(f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. {cure}")
     return cut
 
 
@@ -437,4 +452,5 @@ def _users(asked: str | Path | Sequence[Any] | Array | None, log: EventLog, engi
     if asked is None:
         return None
     ids = read_users(Path(asked)) if isinstance(asked, str | Path) else np.array(list(asked))
-    return ids_like(ids, user_is_text(log, engine), log.user)
+    where = str(asked) if isinstance(asked, str | Path) else "users"
+    return ids_like(ids, user_is_text(log, engine), log.user, where)

@@ -90,7 +90,8 @@ class Profiles:
         at = np.minimum(np.searchsorted(self.users, wanted), max(len(self) - 1, 0))
         missing = wanted[self.users[at] != wanted] if len(self) else wanted
         if len(missing):
-            raise ProfilesError(f"users: {len(missing)} of {len(wanted)} ids have no profile, {missing[0]} among them.")
+            those = f"{len(missing)} of {len(wanted)} ids have no profile, {missing[0]} among them"
+            raise ProfilesError(f"users: {those}; encode them, or leave them out.")
         return at
 
     def block(self, name: str) -> Self:

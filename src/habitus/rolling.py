@@ -115,7 +115,7 @@ def roll(
         raise InputError(f"models: {models!r} is neither refitted nor frozen.")
     if not isinstance(cutoffs, int) or isinstance(cutoffs, bool) or cutoffs < 2:
         raise InputError(f"cutoffs: a whole number of dates, at least 2, is needed; received {cutoffs!r}.")
-    window = window or recipe.split.window
+    window = recipe.split.window if window is None else window
     job = _Job(recipe, log, window, None if out is None else Path(out), resume, overwrite, options)
     splits = job.splits(cutoffs)
     job.check_folders(splits)

@@ -83,7 +83,7 @@ def test_inspect_names_everything_in_one_go(tmp_path: Path, engine: str) -> None
         "torn.parquet: cannot be read",
         "no such file",
         "warning|table 'empty'|is empty.",
-        "there is no column 'u'; its columns are who, t, sku",
+        "there is no column 'u'; there are who, t, sku",
         "error|table 'products'|1 keys are there more than once (sku 5)",
     ):
         assert expected in text, f"{expected}\n--- not in ---\n{text}"

@@ -150,9 +150,13 @@ class Encoder(ABC):
         return dataclasses.replace(settings, **changes) if changes else settings
 
     @classmethod
-    def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
-        """The settings less the fields and event types that the log lacks (`missing`: name → reason) or that are of a kind this
-        encoder cannot read, or None and the reason if too little is left to learn from. `kinds`: how each field is read."""
+    def fed_by(
+        cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[Any | None, str]:  # fmt: skip
+        """The settings less the fields (`missing`: name → reason) and event types (`absent`; the same names if not given) that the log
+        lacks, or that are of a kind this encoder cannot read, or None and the reason if too little is left to learn from. `kinds`:
+        how each field is read."""
+        absent = missing if absent is None else absent
         unfit = {name: f"{name} is {kind} in this log" for name, kind in kinds.items() if kind in cls.cannot_read}
         gone = {**unfit, **missing}
         changes: dict[str, Any] = {}
@@ -166,14 +170,15 @@ class Encoder(ABC):
                 return None, gone[before[0]]
         for name in cls.event_settings:
             before = getattr(settings, name)
-            changes[name] = {one: value for one, value in before.items() if one not in missing}
+            changes[name] = {one: value for one, value in before.items() if one not in absent}
             if before and not changes[name]:
-                return None, missing[next(iter(before))]
+                return None, absent[next(iter(before))]
         changed = {name: value for name, value in changes.items() if hasattr(settings, name) and getattr(settings, name) != value}
         try:
             return dataclasses.replace(settings, **changed), ""
         except RecipeError:  # what is left would not have been accepted in a recipe
-            return None, next(gone[one] for name in changed for one in getattr(settings, name) if one not in changed[name])
+            reasons = {**gone, **absent}
+            return None, next(reasons[one] for name in changed for one in getattr(settings, name) if one not in changed[name])
 
     @property
     def newest(self) -> int | None:

@@ -126,9 +126,11 @@ class HybridFactors(Encoder):
         return self._items[:, -1]
 
     @classmethod
-    def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
+    def fed_by(
+        cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[Any | None, str]:  # fmt: skip
         """As every encoder; an item has to be a category or a number."""
-        fed, reason = super().fed_by(settings, kinds, missing)
+        fed, reason = super().fed_by(settings, kinds, missing, absent)
         kind = kinds.get(settings.item, "time" if settings.item in TIME_FIELDS else "category")
         if fed is None or kind in _ITEM_KINDS:
             return fed, reason

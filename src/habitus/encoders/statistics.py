@@ -134,15 +134,19 @@ class Statistics(Encoder):
         return found
 
     @classmethod
-    def fed_by(cls, settings: StatisticsSettings, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
+    def fed_by(
+        cls, settings: StatisticsSettings, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[Any | None, str]:  # fmt: skip
         """The settings less what the log lacks, and less sums of what is no number; None if no figure is left."""
+        absent = missing if absent is None else absent
+        lacks = {"conversions": absent, "sums": missing, "means": missing}  # what the keys name: event types, or fields
         changes: dict[str, Any] = {
-            key: {one: other for one, other in getattr(settings, key).items() if one not in missing and other not in missing}
+            key: {one: other for one, other in getattr(settings, key).items() if one not in lacks[key] and other not in absent}
             for key in _MAPPINGS
         }
         for key in ("sums", "means"):
             changes[key] = {name: over for name, over in changes[key].items() if kinds.get(name) == "number"}
-        left, reason = super().fed_by(replace(settings, **changes), kinds, missing)
+        left, reason = super().fed_by(replace(settings, **changes), kinds, missing, absent)
         some = left and any((left.overall, left.per_type, left.touched, left.periods, left.sums, left.means))
         return (left, reason) if some else (None, reason or "the log has nothing that its figures could be of")
 

@@ -100,11 +100,14 @@ class Text(Encoder):
         )
 
     @classmethod
-    def fed_by(cls, settings: TextSettings, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[TextSettings | None, str]:
+    def fed_by(
+        cls, settings: TextSettings, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[TextSettings | None, str]:  # fmt: skip
         """The settings less what the log lacks: its placeholders vanish, and a template that had no other is read no more.
 
         Raises MissingExtraError, before anything is trained, if there is something to read and the extra is not installed.
         """
+        absent = missing if absent is None else absent
         templates, reasons = {}, []
         for event_type, text in settings.templates.items():
             named = _PLACEHOLDER.findall(text)
@@ -112,9 +115,9 @@ class Text(Encoder):
             nothing_left = bool(named) and len(gone) == len(named)
             templates[event_type] = "" if nothing_left else _PLACEHOLDER.sub(lambda m: "" if m[1] in missing else m[0], text)
             reasons += [missing[name] for name in gone[:1]]
-        if templates and not any(text for event_type, text in templates.items() if event_type not in missing):
-            return None, (reasons or [missing.get(name, "no event type has a template") for name in templates])[0]
-        fed: tuple[TextSettings | None, str] = super().fed_by(replace(settings, templates=templates), kinds, missing)
+        if templates and not any(text for event_type, text in templates.items() if event_type not in absent):
+            return None, (reasons or [absent.get(name, "no event type has a template") for name in templates])[0]
+        fed: tuple[TextSettings | None, str] = super().fed_by(replace(settings, templates=templates), kinds, missing, absent)
         if fed[0] is not None:
             require_library(settings.model)
         return fed

@@ -29,6 +29,7 @@ from habitus.log.tables import (
     reading_table,
     stored_rows,
     usable,
+    user_lost,
 )
 from habitus.log.times import written
 from habitus.log.vocabulary import parse_codes
@@ -137,6 +138,8 @@ def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engin
     ):
         if count:
             examples = "; ".join(_examples(log, event, bad, engine))
+            if reason == "have no user" and (lost := user_lost(log, event, engine)) is not None:
+                examples += f"; some are no whole numbers, as {lost}: store ids as whole numbers or as text"
             findings.append(Finding("rows", place, f"{count:,} of {found.rows:,} rows {reason}: {examples}.", count))
     return findings
 

@@ -131,6 +131,15 @@ def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Eng
     return engine.with_text(frame, source.private, target)
 
 
+def fraction(frame: Frame, source: Source, target: str, engine: Engine) -> str | None:
+    """A number of a column of floats that is no id, as it is written; None if there is none."""
+    if not frame.collect_schema()[source.private].is_float():
+        return None
+    value, whole = nw.col(source.private), engine.with_whole(frame, source.private, target)
+    found = engine.columns(whole.filter(nw.col(target).is_null(), value.is_finite()).select(value.alias("_lost")).head(1))["_lost"]
+    return str(found[0]) if len(found) else None
+
+
 def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine) -> None:
     """Raise LogError if a number was lost on the way to int64, with the number; looked for once."""
     if dtype in _INT64:
@@ -159,7 +168,8 @@ def _number(frame: Frame, source: Source, dtype: Any, engine: Engine) -> nw.Expr
     if dtype == nw.String and _no_values(frame, source, engine):
         return nw.lit(None).cast(nw.Float64)
     if not (dtype.is_numeric() or dtype == nw.Boolean):
-        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; make it a category or text.")
+        cure = 'make it kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else "make it a category or text"
+        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; {cure}.")
     number = value.cast(nw.Float64)
     return nw.when(number.is_finite(), number <= _LARGEST, number >= -_LARGEST).then(number).otherwise(None)
 

@@ -85,8 +85,8 @@ def engine_named(name: str) -> Engine:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn whatever an engine raises while it reads into a LogError that says what was being read."""
+def reading(what: str, cure: str = "") -> Iterator[None]:
+    """Turn whatever an engine raises while it reads into a LogError that says what was being read, and what to do."""
     import polars.exceptions
 
     errors: tuple[type[BaseException], ...] = (
@@ -106,7 +106,7 @@ def reading(what: str) -> Iterator[None]:
         raise
     except errors as error:
         reason = str(error).split("\n\n")[0].strip().replace("\n", " ")
-        raise LogError(f"{what}: cannot be read: {reason[:400]}") from None
+        raise LogError(f"{what}: cannot be read: {reason[:400]}" + (f"; {cure}." if cure else "")) from None
 
 
 def file_state(files: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:

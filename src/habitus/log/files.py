@@ -15,6 +15,7 @@ from habitus.errors import LogError
 Types = dict[str, Any]  # a column's name → its Polars type
 
 SHOWN = 3
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what its files begin with
 
 
 def parquet_alike(files: Sequence[Path], columns: Sequence[str] | None) -> bool:
@@ -31,6 +32,18 @@ def parquet_alike(files: Sequence[Path], columns: Sequence[str] | None) -> bool:
                     f"column {name!r} is {first[1][name]} in {first[0]} and {types[name]} in {file}; store it as one type in all files."
                 )
     return all(list(types.items()) == list(first[1].items()) for _, types in others)
+
+
+def broken_parquet(files: Sequence[Path]) -> Path | None:
+    """The first file whose columns cannot be read."""
+    import polars as pl
+
+    for file in files:
+        try:
+            pl.read_parquet_schema(file)
+        except (pl.exceptions.PolarsError, OSError):
+            return file
+    return None
 
 
 def _same_columns(first: tuple[Path, Types], other: tuple[Path, Types], columns: Sequence[str] | None) -> None:
@@ -110,9 +123,10 @@ def scan_csv(files: Sequence[Path], types: Types) -> Any:
 
 def csv_trouble(file: Path) -> str | None:
     """What keeps a CSV file from being read, with the row and the cure, or None: rows that have another number of fields than the
-    header (blank lines left out), loose quotes, text that is not UTF-8. One pass over the file."""
+    header (blank lines left out), loose quotes, text that is not UTF-8, zero bytes."""
     number, columns, ragged = 0, 0, []
     try:
+        _no_zero_byte(file)
         with _opened(file) as rows:
             columns = len(next(rows, []))
             for row in rows:
@@ -131,6 +145,20 @@ def csv_trouble(file: Path) -> str | None:
     return f"{file}: {which}, and the header has {columns}{more}; mend the row{'s' if len(ragged) > 1 else ''}."
 
 
+def _no_zero_byte(file: Path) -> None:
+    """Raises LogError for a zero byte, which no engine reads like another: the mark of a copy cut short, or of UTF-16."""
+    lines = 0
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            if not lines and block[:2] in _UTF16:
+                return  # has a name of its own, see `_encoding`
+            if (at := block.find(b"\0")) >= 0:
+                where = lines + block.count(b"\n", 0, at)
+                place = f"row {where}" if where else "the header"
+                raise LogError(f"{file}: {place} has a zero byte; save it as UTF-8, or copy it again.")
+            lines += block.count(b"\n")
+
+
 @contextmanager
 def _opened(file: Path) -> Iterator[Iterator[list[str]]]:
     """The rows of a CSV file. Raises LogError if it is not UTF-8, with the row."""
@@ -141,21 +169,25 @@ def _opened(file: Path) -> Iterator[Iterator[list[str]]]:
             reader = csv.reader(lines, strict=True)
             yield reader
     except UnicodeDecodeError:
-        raise LogError(f"{file}: {_encoding(file)}; save it as UTF-8.") from None
+        raise LogError(f"{file}: {_encoding(file)}.") from None
     finally:
         csv.field_size_limit(limit)
 
 
 def _encoding(file: Path) -> str:
-    """Why a file is not UTF-8, in words, with the row where the first wrong byte is."""
+    """Why a file is not UTF-8, in words, with the row where the first wrong byte is, and what to do."""
+    cure = "save it as UTF-8"
     with file.open("rb") as lines:
-        if lines.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return "it is UTF-16"
+        start = lines.read(4)
+        if start == b"PAR1":
+            return "it is a Parquet file; name it .parquet"
+        if start[:2] in _UTF16:
+            return f"it is UTF-16; {cure}"
         lines.seek(0)
         for number, line in enumerate(lines):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 where = f"row {number}" if number else "the header"
-                return f"{where} is not UTF-8 (byte {line[error.start]:#04x}, perhaps Latin-1)"
-    return "it is not UTF-8"
+                return f"{where} is not UTF-8 (byte {line[error.start]:#04x}, perhaps Latin-1); {cure}"
+    return f"it is not UTF-8; {cure}"

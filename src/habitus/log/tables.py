@@ -18,8 +18,9 @@ from habitus.errors import LogError
 from habitus.log import columns as read
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, Frame, file_state, reading
-from habitus.log.files import csv_trouble
+from habitus.log.files import broken_parquet, csv_trouble
 from habitus.log.poisoned import spoil
+from habitus.toml import there_are
 
 Array = NDArray[Any]
 
@@ -45,7 +46,9 @@ def reading_table(log: EventLog, table: str) -> Iterator[None]:
         if files[0].suffix == ".csv":
             cure = "a field with a comma, a quote or a line's end in it must be quoted, and a quote within it written twice"
             raise LogError(f"{error}; {cure}.") from None
-        raise
+        broken = broken_parquet(files)
+        which = f" (of these files, {broken} is broken)" if broken is not None and len(files) > 1 else ""
+        raise LogError(f"{error}{which}; the file is no Parquet, or damaged: write it again.") from None
 
 
 def check_files(log: EventLog, table: str) -> None:
@@ -137,6 +140,14 @@ def _with_fields(
         source = read.Source(table, sources[name], private[name], of=log)
         frame = read.with_field(frame, source, log.spec(name).kind, ours, engine)
     return frame, made
+
+
+def user_lost(log: EventLog, event: str, engine: Engine) -> str | None:
+    """A user who is written as a number with a fraction, or beyond 64 bits, and so is none; None if there is no such."""
+    column = log.events[event].user or log.user
+    with reading_table(log, event):
+        frame, private = _opened(log, event, engine, [column])
+        return read.fraction(frame, read.Source(event, column, private[column], of=log), USER, engine)
 
 
 def usable(frame: Frame, *, since: int | None = None, until: int | None = None) -> Frame:
@@ -305,4 +316,4 @@ def _require_columns(table: str, wanted: Sequence[str], there: Sequence[str]) ->
         return
     sign = next((sign for sign in (";", "\t", "|") if len(there) == 1 and sign in there[0]), None)
     cure = f" The columns seem to be separated by {sign!r}; the separator of a CSV file must be a comma." if sign else ""
-    raise LogError(f"table {table!r}: there is no column {missing[0]!r}; its columns are {', '.join(there)}.{cure}")
+    raise LogError(f"table {table!r}: there is no column {missing[0]!r}; {there_are(missing[0], there)}.{cure}")

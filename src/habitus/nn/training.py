@@ -59,8 +59,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("batch_users", "batch_tokens", "epochs", "patience"):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
-        require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        require(self.clip >= 0, "clip", "0 or above", self.clip)
+        require(0 < self.learning_rate < math.inf, "learning_rate", "above 0", self.learning_rate)
+        require(0 <= self.clip < math.inf, "clip", "0 or above", self.clip)
         require(0 <= self.watched < 0.5, "watched", "at least 0 and below 0.5", self.watched)
         require_one(self.schedule, "schedule", ("constant", "cosine"))
         require_one(self.precision, "precision", tuple(PRECISIONS))
