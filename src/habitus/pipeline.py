@@ -52,7 +52,7 @@ from habitus.witness import LogWitness, witness_of
 
 Array = NDArray[Any]
 
-_YEARS = moment_of("0001-01-01"), moment_of("9999-01-01")  # what Python can write, with room for the windows
+_YEARS = moment_of("0001-01-01"), moment_of("9999-12-31") + DAY  # what Python can write
 _LIBRARIES = ("numpy", "polars", "narwhals", "scikit-learn", "torch", "implicit")  # on which vectors and scores depend
 WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"  # rows of the scoreboard
 
@@ -146,7 +146,7 @@ def _check_years(log: EventLog, name: str, found: checks.TableSurvey) -> None:
         if time is not None and not _YEARS[0] <= time < _YEARS[1]:
             unit = log.events[name].time_unit or log.time_unit
             cure = f'is time_unit = "{unit}" right?' if unit else "mend the times."
-            raise LogError(f"table {name!r}: it has an event at {written(time)}, and years from 1 to 9998 can be judged; {cure}")
+            raise LogError(f"table {name!r}: it has an event at {written(time)}, and times of the years 1 to 9999 can be read; {cure}")
 
 
 @dataclass
@@ -373,6 +373,11 @@ def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: i
         raise LogError(f"{log.source}: {log.missing['@target']}, so there is no target event to judge by; add that table.")
     witness = witness_of(log, engine, days)
     laid_down = witness.split if isinstance(witness, ChallengeWitness) else None
+    if laid_down is None and found.last_target >= _YEARS[1] - DAY:
+        raise LogError(
+            f"table {log.roles.target!r}: its last event is at {written(found.last_target)}, the day on which time ends, so no window can "
+            "lie at the log's end; mend that time, or leave the row out."
+        )
     split = laid_down or Split.from_last(found.last_target, days)
     if not earlier:
         return witness, split
