@@ -87,14 +87,15 @@ def with_time(frame: Frame, source: Source, unit: str | None, target: str, engin
     return frame.with_columns(near.cast(nw.Int64).alias(target))
 
 
-def as_written(frame: Frame, private: str, time: str) -> nw.Expr:
-    """A time as text, null where there is none; dates and timestamps that cannot be read are not printed, for that may fail too."""
+def with_written(frame: Frame, private: str, time: str, target: str, engine: Engine) -> Frame:
+    """Add a time as text, null where there is none; dates and timestamps that cannot be read are not printed, for that may fail too."""
     dtype, value = frame.collect_schema()[private], nw.col(private)
     if not (dtype == nw.Date or dtype == nw.Datetime):
-        return value.cast(nw.String)
-    near = nw.when(~nw.col(time).is_null()).then(value).otherwise(None).cast(nw.String)
+        return frame.with_columns(value.cast(nw.String).alias(target))
+    near = nw.when(~nw.col(time).is_null()).then(value).otherwise(None)
+    frame = engine.with_text(frame.with_columns(near.alias("_near")), "_near", target)
     far = nw.when(~value.is_null(), nw.col(time).is_null()).then(nw.lit("a date too far away"))
-    return far.otherwise(near)
+    return frame.with_columns(far.otherwise(nw.col(target)).alias(target))
 
 
 def _micros(whole: nw.Expr, unit: str) -> nw.Expr:

@@ -280,7 +280,10 @@ class _DuckDB(Memory):
         native = nw.to_native(frame)
         types = dict(zip(native.columns, map(str, native.types), strict=True))
         texts = [name for name, kind in types.items() if kind.startswith("ENUM") or kind in ('"NULL"', "NULL", "UUID")]
-        found = [f"CAST({_quoted(name)} AS VARCHAR)" if name in texts else _quoted(name) for name in columns]
+        plain = dict.fromkeys(texts, "VARCHAR")
+        # Narwhals does not know timestamps in nanoseconds with a zone; without one they are UTC, as this connection is.
+        plain |= {name: "TIMESTAMP_NS" for name, kind in types.items() if kind == "TIMESTAMPTZ_NS"}
+        found = [f"CAST({_quoted(name)} AS {plain[name]})" if name in plain else _quoted(name) for name in columns]
         return _lazy(native.project(", ".join(f"{value} AS c{number}" for number, value in enumerate(found))))
 
     def with_epoch(self, frame: Frame, source: str, target: str) -> Frame:
@@ -288,7 +291,7 @@ class _DuckDB(Memory):
         if kind == "VARCHAR":
             micros = sql_time(name)
         elif kind == "TIMESTAMP_NS":
-            micros = f"CASE WHEN epoch_ns({name}) >= 0 THEN epoch_ns({name}) // 1000 ELSE (epoch_ns({name}) - 999) // 1000 END"
+            micros = _floored(name)
         elif kind == "TIMESTAMP WITH TIME ZONE":
             micros = f"CASE WHEN isfinite({name}) THEN epoch_us({name}) END"
         else:
@@ -305,8 +308,9 @@ class _DuckDB(Memory):
         return _lazy(nw.to_native(frame).project(f"*, {value} AS {_quoted(target)}"))
 
     def with_text(self, frame: Frame, source: str, target: str) -> Frame:
-        value = _quoted(source)
-        if _kind(frame, source).startswith("TIMESTAMP"):
+        value, kind = _quoted(source), _kind(frame, source)
+        if kind.startswith("TIMESTAMP"):
+            value = f"make_timestamp({_floored(value)})" if kind == "TIMESTAMP_NS" else value
             value = f"strftime(CAST({value} AS TIMESTAMP), '%Y-%m-%d %H:%M:%S.%f')"
         return _lazy(nw.to_native(frame).project(f"*, CAST({value} AS VARCHAR) AS {_quoted(target)}"))
 
@@ -369,6 +373,11 @@ def _kind(frame: Frame, column: str) -> str:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _floored(name: str) -> str:
+    """Whole microseconds of a column of nanoseconds, towards the past; a cast would round."""
+    return f"CASE WHEN epoch_ns({name}) >= 0 THEN epoch_ns({name}) // 1000 ELSE (epoch_ns({name}) - 999) // 1000 END"
 
 
 def _literal(text: str) -> str:

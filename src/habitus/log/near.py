@@ -112,7 +112,7 @@ class _Numbers:
         width = self._high - self._low + 1
         if 0 < width <= max(min(4 * rows, _MOST_DENSE), 1 << 16):
             self._base = self._low
-            self._distinct = Distinct(np.arange(self._low, self._high + 1))
+            self._distinct = Distinct(np.arange(width) + self._low)  # high + 1 may be no int64
         else:
             self._distinct = Distinct(_merged(self._present(columns) for columns in batches()))
         return self._distinct

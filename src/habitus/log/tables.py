@@ -116,7 +116,7 @@ def _events_as_stored(log: EventLog, event: str, engine: Engine, more: Sequence[
         frame, wanted = read.matching(frame, read.Source(event, column, private[column]), value, engine)
         frame = frame.filter(wanted)
     frame = read.with_time(frame, read.Source(event, time, private[time]), described.time_unit or log.time_unit, TIME, engine)
-    frame = frame.with_columns(read.as_written(frame, private[time], TIME).alias(TEXT)) if TEXT in more else frame
+    frame = read.with_written(frame, private[time], TIME, TEXT, engine) if TEXT in more else frame
     frame = read.with_user(frame, read.Source(event, user, private[user], of=log), USER, engine)
     frame, made = _with_fields(log, event, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
     return frame.select(USER, TIME, *(nw.col(ours).alias(name) for name, ours in made.items()), *more)
