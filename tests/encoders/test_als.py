@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from habitus.encoders import als
 from habitus.encoders.als import ALS, ALSSettings
-from habitus.errors import LogError, RecipeError, TrainingError
+from habitus.errors import LogError, NothingToLearnError, RecipeError, TrainingError
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, OTHER, Field, Shard, Timelines
 from timelines_helper import ORIGIN, random_timelines
@@ -172,9 +172,23 @@ def test_later_cut_off_ages_events() -> None:
 
 
 def test_factors_that_are_not_finite() -> None:
-    """A confidence beyond what float32 holds would give vectors of nothing."""
-    with pytest.raises(TrainingError, match=r"the factors are not finite; lower alpha \(now 1e\+30\)"):
-        fitted(block_log(), alpha=1e30)
+    """Confidences that float32 cannot solve for would give vectors of nothing, and those that vanish in it end in a division by zero."""
+    lines = random_timelines(0, users=24)
+    busiest = lines.select(lines.users[np.argsort(lines.lengths)[-1:]])
+    small: dict[str, Any] = {"field": "event_type", "factors": 4, "iterations": 3}
+    with pytest.raises(TrainingError, match=r"the factors are not finite; lower alpha \(now 1e\+09\)"):
+        fitted(busiest, **small, alpha=1e9)
+    with pytest.raises(TrainingError, match="the factors are not finite"):  # infinite, which implicit does not look for
+        fitted(busiest, **small, weights={"buy": 1e-9, "*": 1e9})
+    with pytest.raises(TrainingError, match=r"weighs nothing in float32; raise alpha \(now 1e-09\)"):
+        fitted(busiest, **small, weights={"*": 1e-9}, alpha=1e-9)
+
+
+def test_events_that_have_faded_away_count_nothing() -> None:
+    """A log whose events are all too old for their half-life would divide by zero."""
+    lines = random_timelines(0, users=24)
+    with pytest.raises(NothingToLearnError, match="no user has a value of event_type that counts"):
+        fitted(replace(lines, until=lines.until + 300 * 365 * DAY), field="event_type", factors=4, half_life=0.1)
 
 
 @pytest.mark.parametrize("field", ["name", "query"])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus import artefact
-from habitus.errors import ArtefactError, LogError, RecipeError, require_one
+from habitus.errors import ArtefactError, LogError, NotFiniteError, RecipeError, require_one
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
@@ -89,7 +89,8 @@ class Encoder(ABC):
 
         `precision` "bfloat16" is heeded where `in_bfloat16` says so: faster on processors that have it, and near the same (a user's
         vector keeps a cosine of .9995 to float32); the block's facts record it. Raises LogError if
-        `fit` has not been called, or the timelines were coded with another vocabulary.
+        `fit` has not been called, or the timelines were coded with another vocabulary; NotFiniteError rather than hand on a NaN or
+        an infinity.
         """
         self._check(timelines)
         require_one(precision, "precision", ("float32", "bfloat16"))
@@ -102,11 +103,20 @@ class Encoder(ABC):
                 with _computing_in(kind):
                     matrix[there[piece]], known[there[piece]] = self._encode(part, device=device)
                 advance(part.n_events)
-        return Profiles.single(
-            self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
-            features=tuple(self.features()),
-            facts={"events": timelines.n_events, "events_left_out": self._left_out(timelines), "precision": kind},
-        )  # fmt: skip
+        try:
+            return Profiles.single(
+                self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
+                features=tuple(self.features()),
+                facts={"events": timelines.n_events, "events_left_out": self._left_out(timelines), "precision": kind},
+            )  # fmt: skip
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{self.name} ({self.kind}): {error} {self._cure()}") from None
+
+    def _cure(self) -> str:
+        """What to change where numbers come out that are not finite."""
+        rate = getattr(self.settings, "learning_rate", None)
+        trained = "" if rate is None else f"fit it with a lower learning_rate (now {rate:g}), or "
+        return f"Look for extreme values in the number fields that it reads; {trained}change its settings to less extreme ones."
 
     def _left_out(self, timelines: Timelines) -> int:
         """Events beyond the newest that are read."""
