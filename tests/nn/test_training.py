@@ -136,7 +136,8 @@ def test_a_checkpoint_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
     _train(settings, work=tmp_path, identity={"fields": ("a",)})
     listener = Listener()
     _train(settings, work=tmp_path, identity={"fields": ("b",)}, progress=listener)
-    assert listener.lines == [""] and listener.done == 80
+    assert listener.lines[1:] == [f"training: the checkpoint in {tmp_path} is of another training (other fields), so this one begins anew."]
+    assert listener.done == 80
     _train(settings, work=tmp_path, identity={"fields": ("b",)}, progress=(again := Listener()))
     assert again.notes == ["", ""], "this one is finished already"
 
