@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,25 @@ def test_profiles_in_pieces_are_counted_together(tmp_path: Path) -> None:
     assert found.users.tolist() == whole.users.tolist() and np.array_equal(found.matrix, whole.matrix)
     assert found.facts["blocks"]["a"] == {"events": 14, "until": 12} and found.facts["log"] == "shop" and found.facts["seed"] == 1
     assert (stored.users, stored.unknown) == (5, 1) and stored.facts == found.facts
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-25, 1.0, 1e25, 1e38])
+def test_nearest_of_tiny_and_huge_vectors(size: float) -> None:
+    """The square of a large number would be infinite in float32, that of a small one 0, and the nearest anybody."""
+    rng = np.random.default_rng(2)
+    matrix = (rng.integers(-3, 4, (20, 6)) * size).astype(np.float32)
+    matrix[4] = 0
+    profiles = Profiles.single("x", np.arange(20), matrix)
+    exact = [[Fraction(float(x)) for x in row] for row in matrix]
+
+    def cosine(one: list[Fraction], other: list[Fraction]) -> float:
+        product = sum(x * y for x, y in zip(one, other, strict=True))
+        squares = sum(x * x for x in one) * sum(x * x for x in other)
+        return float(product > 0) * float(product * product / squares) ** 0.5 if squares and product > 0 else (
+            -(float(product * product / squares) ** 0.5) if squares else 0.0)  # fmt: skip
+
+    for user in (0, 4, 7):
+        found = profiles.nearest(user, 19)
+        assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
+        for other, said in found:
+            assert said == pytest.approx(cosine(exact[user], exact[other]), abs=1e-9)
