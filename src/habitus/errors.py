@@ -40,6 +40,12 @@ class ProfilesError(InputError):
     """Profiles cannot be put together, looked up or judged as asked."""
 
 
+class NotFiniteError(ProfilesError):
+    """Vectors hold NaN or infinity; the message has the block, the columns, how many users and one of them."""
+
+    exit_status = 1
+
+
 class MissingExtraError(InputError):
     """An optional dependency is not installed; the message has the `pip install` line."""
 

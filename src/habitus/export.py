@@ -12,6 +12,7 @@ from habitus.log.users import ids_like, read_users
 from habitus.profiles import Profiles
 
 _CHALLENGE_DIM = 2048
+_CELLS = 1 << 22  # of the matrix that are held as float64 at once
 
 
 def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parquet"], *, users: Path | None = None) -> list[Path]:
@@ -92,18 +93,41 @@ def _challenge(profiles: Profiles, folder: Path) -> list[Path]:
 
 
 def _as_float16(profiles: Profiles) -> NDArray[Any]:
-    """The vectors in half precision. Raises ProfilesError if a value lies beyond its range, or a column loses all that it tells."""
+    """The vectors in half precision. Raises ProfilesError if a value lies beyond its range, or rounding costs a column more than half of
+    what tells its users apart (all of it, where it becomes the same for all, such as 0)."""
     with np.errstate(over="ignore"):
         vectors = profiles.matrix.astype(np.float16)
     too_large = ~np.isfinite(vectors).all(0)
-    lost = (np.ptp(profiles.matrix, axis=0) > 0) & (vectors == vectors[:1]).all(0) if len(vectors) else too_large
-    for columns, what in ((too_large, "holds values beyond ±65,504, the range of float16"), (lost, "is the same for all in float16")):
+    blurred = ~_told_apart(profiles.matrix, vectors)
+    alike = blurred & (vectors == vectors[:1]).all(0) if len(vectors) else blurred
+    for columns, what in (
+        (too_large, "holds values beyond ±65,504, the range of float16"),
+        (alike, "is the same for all in float16"),
+        (blurred, "loses more than half of what it tells to the rounding of float16"),
+    ):
         if columns.any():
             column = int(np.argmax(columns))
             block = next(name for name, (start, stop) in profiles.blocks.items() if start <= column < stop)
             low, high = float(profiles.matrix[:, column].min()), float(profiles.matrix[:, column].max())
             raise ProfilesError(
                 f"export: column {column} (block {block!r}, {low:g} to {high:g}) {what}, and {int(columns.sum()) - 1} more columns are "
-                'like it; fit the model with that block scaled ([encoder.fusion] scale = "standard").'
+                'like it; fit the model with that block scaled ([encoder.fusion] scale = "standard", or "quantile" if few values are so far off).'
             )
     return vectors
+
+
+def _told_apart(matrix: NDArray[Any], rounded: NDArray[Any]) -> NDArray[Any]:
+    """Which columns are off by at most half of their standard deviation after rounding, root mean square; (dim) bool.
+
+    Constant columns are: they have nothing to lose.
+    """
+    kept = np.ones(matrix.shape[1], bool)
+    step = max(_CELLS // max(len(matrix), 1), 1)
+    for start in range(0, matrix.shape[1] if len(matrix) else 0, step):
+        here = slice(start, start + step)
+        true = matrix[:, here].astype(np.float64)
+        scale = np.abs(true).max(0)
+        true /= np.where(scale > 0, scale, 1.0)  # so that no square becomes 0 or infinite
+        off = rounded[:, here].astype(np.float64) / np.where(scale > 0, scale, 1.0) - true
+        kept[here] = (true.max(0) == true.min(0)) | (np.mean(off**2, axis=0) <= true.var(0) / 4)
+    return kept

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus import artefact
-from habitus.errors import ArtefactError, ProfilesError
+from habitus.errors import ArtefactError, NotFiniteError, ProfilesError
 
 if TYPE_CHECKING:
     import polars
@@ -23,6 +23,7 @@ Array = NDArray[Any]
 KIND = "profiles"
 BLOCK_COUNTS = ("events", "events_read", "events_left_out", "events_of_no_use")  # facts of a block that pieces have each their part of
 _TABLE = "profiles.parquet"
+_CELLS = 1 << 22  # of the matrix that are held as float64 at once
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Profiles:
     `users` (n_users) int64 or str, ascending, without repeats; `matrix` (n_users, dim) float32, finite; `blocks` maps a block's
     name to its half-open range of columns; `known` (n_users, n_blocks) bool: false where a block knew nothing of a user.
     `until` and `model_until`, microseconds UTC: every event behind these vectors, and everything the model was fitted on, lies
-    before them (None: not stated). Raises ProfilesError if any of this does not hold.
+    before them (None: not stated). Raises ProfilesError if any of this does not hold, NotFiniteError (one of them) for NaN or infinity.
     """
 
     users: Array
@@ -58,9 +59,8 @@ class Profiles:
         spans = list(self.blocks.values())
         if [start for start, _ in spans] != [0, *(stop for _, stop in spans[:-1])] or spans[-1][1] != matrix.shape[1]:
             raise ProfilesError(f"profiles: the blocks {dict(self.blocks)} do not tile {matrix.shape[1]} columns.")
-        if not np.isfinite(matrix).all():
-            bad = users[~np.isfinite(matrix).all(1)]
-            raise ProfilesError(f"profiles: the vectors of {len(bad)} users are not finite, user {bad[0]} among them.")
+        if not np.isfinite(matrix).all():  # every vector on its way from an encoder, a fusion or a file passes here
+            raise NotFiniteError(f"profiles: {_not_finite(self)}; leave these users or columns out, or make the vectors anew.")
 
     @classmethod
     def single(cls, name: str, users: Array, matrix: Array, known: Array | None = None, **more: Any) -> Self:
@@ -155,11 +155,10 @@ class Profiles:
     def nearest(self, user: Any, k: int = 10) -> list[tuple[Any, float]]:
         """The `k` users whose vectors have the largest cosine to this user's, as (id, cosine), the closest first.
 
-        The user itself is left out, and so are users of whom no block knows anything.
+        The user itself is left out, and so are users of whom no block knows anything. A vector of zeros has a cosine of 0 to all.
         """
         row = int(self.positions([user])[0])
-        lengths = np.linalg.norm(self.matrix, axis=1)
-        cosine = self.matrix @ self.matrix[row] / np.maximum(lengths * lengths[row], np.finfo(np.float32).tiny)
+        cosine = cosines(self.matrix, self.matrix[row])
         candidates = np.flatnonzero(self.known.any(1) & (np.arange(len(self)) != row))
         best = candidates[np.argsort(-cosine[candidates], kind="stable")[: max(k, 0)]]
         return [(self.users[i].item(), float(cosine[i])) for i in best]
@@ -211,6 +210,33 @@ class Stored:
 
     def __repr__(self) -> str:
         return _described(self.users, self.blocks)
+
+
+def cosines(matrix: Array, vector: Array) -> Array:
+    """The cosine of every row of `matrix` (n, dim) to `vector` (dim), (n) float64; in float64, in which no square of a float32 is
+    infinite, or 0 unless it is 0."""
+    wanted, found = vector.astype(np.float64), np.zeros(len(matrix))
+    step = max(_CELLS // max(matrix.shape[1], 1), 1)
+    for start in range(0, len(matrix), step):
+        rows = matrix[start : start + step].astype(np.float64)
+        length = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted)
+        np.divide(rows @ wanted, length, out=found[start : start + step], where=length > 0)
+    return found
+
+
+def _not_finite(profiles: Profiles) -> str:
+    """Which blocks, columns and users hold numbers that are not finite."""
+    wrong = ~np.isfinite(profiles.matrix)
+    columns, rows = np.flatnonzero(wrong.any(0)), np.flatnonzero(wrong.any(1))
+    blocks = [name for name, (start, stop) in profiles.blocks.items() if wrong[:, start:stop].any()]
+    start = profiles.blocks[blocks[0]][0]
+    named = f" ({profiles.features[columns[0]]})" if len(profiles.features) > columns[0] else ""
+    more = f" and {len(columns) - 1} columns more" if len(columns) > 1 else ""
+    number = profiles.matrix[rows[0]][wrong[rows[0]]][0]
+    return (
+        f"numbers that are not finite in column {columns[0] - start}{named} of block {blocks[0]!r}{more}, of {len(rows):,} of "
+        f"{len(profiles):,} users, {profiles.users[rows[0]]} among them ({number})"
+    )
 
 
 def save_pieces(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus import artefact
-from habitus.errors import ArtefactError, LogError, RecipeError, require_one
+from habitus.errors import ArtefactError, LogError, NotFiniteError, RecipeError, require_one
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
@@ -91,7 +91,8 @@ class Encoder(ABC):
 
         `precision` "bfloat16" is heeded where `in_bfloat16` says so: faster on processors that have it, and near the same (a user's
         vector keeps a cosine of .9995 to float32); the block's facts record it. Raises LogError if
-        `fit` has not been called, or the timelines were coded with another vocabulary.
+        `fit` has not been called, or the timelines were coded with another vocabulary; NotFiniteError rather than hand on a NaN or
+        an infinity.
         """
         self._check(timelines)
         require_one(precision, "precision", ("float32", "bfloat16"))
@@ -107,14 +108,23 @@ class Encoder(ABC):
                 self._events_read += part.n_events if self.reads_all else 0
                 advance(part.n_events)
         beyond, other = self._unread(timelines)
-        return Profiles.single(
-            self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
-            features=tuple(self.features()),
-            facts={
-                "events": timelines.n_events, "events_read": self._events_read, "events_left_out": beyond, "events_of_no_use": other,
-                "precision": kind,
-            },
-        )  # fmt: skip
+        try:
+            return Profiles.single(
+                self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
+                features=tuple(self.features()),
+                facts={
+                    "events": timelines.n_events, "events_read": self._events_read, "events_left_out": beyond, "events_of_no_use": other,
+                    "precision": kind,
+                },
+            )  # fmt: skip
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{self.name} ({self.kind}): {error} {self._cure()}") from None
+
+    def _cure(self) -> str:
+        """What to change where numbers come out that are not finite."""
+        rate = getattr(self.settings, "learning_rate", None)
+        trained = "" if rate is None else f"fit it with a lower learning_rate (now {rate:g}), or "
+        return f"Look for extreme values in the number fields that it reads; {trained}change its settings to less extreme ones."
 
     def _unread(self, timelines: Timelines) -> tuple[int, int]:
         """How many events lie beyond the newest that are read, and how many say nothing that is read at all: of other types, or

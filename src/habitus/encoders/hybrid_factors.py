@@ -63,7 +63,7 @@ class HybridFactorsSettings(TrainingSettings):
     counts: str = "log"
     """What a user's events with an item, weights summed to c, count for: "linear" c, "log" log(1 + |c|), "one" 1, with the sign of c."""
     ridge: float = 30.0
-    """How strongly a user's own factor is drawn to the mean when it is solved for: as this many mean users' pairs hold it; above 0."""
+    """How strongly a user's own factor is drawn to the mean when it is solved for: as this many mean users' pairs hold it; 1e-9 to 1e9."""
     batch_tokens: int = 16384
     """Pairs of users and items in a batch."""
     learning_rate: float = 0.005
@@ -77,7 +77,7 @@ class HybridFactorsSettings(TrainingSettings):
         for name in ("keep", "components", "samples"):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
         require(0 <= self.penalty < np.inf, "penalty", "a number of at least 0", self.penalty)
-        require(0 < self.ridge < np.inf, "ridge", "a number above 0", self.ridge)
+        require(1e-9 <= self.ridge <= 1e9, "ridge", "a number from 1e-9 to 1e9", self.ridge)
         for event_type, weight in self.weights.items():
             rule = f"0, or from {_SMALLEST:g} to {_LARGEST:g} above or below 0"
             require(weight == 0 or _SMALLEST <= abs(weight) <= _LARGEST, f"weights, {event_type!r}", rule, weight)

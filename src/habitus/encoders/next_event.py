@@ -29,6 +29,7 @@ from habitus.progress import Progress
 
 Array = NDArray[Any]
 RECALLED = 10  # values in a ranked list
+_TINY = float(np.finfo(np.float32).tiny)  # a smaller spread would be 0 in the model's float32
 _MOST_TESTED = 2000  # held-out users whose next moment is foretold after training
 
 
@@ -276,7 +277,7 @@ class NextEvent(Encoder):
         mean = sums[1] / np.maximum(sums[0], 1)
         spread = np.sqrt(np.maximum(sums[2] / np.maximum(sums[0], 1) - mean**2, 0))
         self._model.centre.copy_(torch.from_numpy(mean))
-        self._model.scale.copy_(torch.from_numpy(np.where(spread > 1e-6 * np.abs(mean), spread, 1)))
+        self._model.scale.copy_(torch.from_numpy(np.where(spread > np.maximum(1e-6 * np.abs(mean), _TINY), spread, 1)))
 
 
 @dataclass(frozen=True)

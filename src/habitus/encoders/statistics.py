@@ -20,7 +20,7 @@ from habitus.progress import Progress
 
 Array = NDArray[Any]
 _CELLS = 1 << 25  # figures held in memory at once, in float64
-_LONGEST = 1_000_000  # days
+_SHORTEST, _LONGEST = 1e-6, 1_000_000  # days
 _MAPPINGS = ("conversions", "sums", "means")  # settings that map fields or event types to event types
 
 
@@ -63,11 +63,10 @@ class StatisticsSettings:
     def __post_init__(self) -> None:
         for name in ("windows", "active", "periods", "half_lives"):
             days = list(getattr(self, name))
-            kinds = (int, float) if name == "half_lives" else (int,)
-            usable = all(isinstance(one, kinds) and not isinstance(one, bool) and 0 < one < _LONGEST for one in days)
+            kinds, whole, least = ((int, float), "", _SHORTEST) if name == "half_lives" else ((int,), "whole ", 1)
+            usable = all(isinstance(one, kinds) and not isinstance(one, bool) and least <= one < _LONGEST for one in days)
             if not usable or days != sorted(set(days)):
-                whole = "" if name == "half_lives" else "whole "
-                raise RecipeError(f"statistics: {name} must be ascending {whole}numbers of days above 0, received {days}; sort them.")
+                raise RecipeError(f"statistics: {name} must be ascending {whole}numbers of days from {least:g} up, received {days}; sort them.")
         if not isinstance(self.top, int) or isinstance(self.top, bool) or self.top < 0:
             raise RecipeError(f"statistics: top must be a whole number of values, 0 or above, received {self.top!r}.")
         if ALL_EVENTS in self.conversions.values():

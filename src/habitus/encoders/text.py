@@ -30,6 +30,7 @@ Array = NDArray[Any]
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MAY_LACK = "?"  # a recipe writes "name?" for what a log may lack
+_SHORTEST = 1e-6  # days
 _BLOCK = 1 << 14  # texts whose vectors are in memory at a time: 24 MiB of 384 columns
 _KEPT = 1 << 16  # texts whose vectors are kept for the pieces of a large log yet to come
 
@@ -57,7 +58,8 @@ class TextSettings:
         require(bool(self.fields), "fields", "one field at least", list(self.fields))
         for name in ("newest", "batch_strings"):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
-        require(isfinite(self.half_life) and self.half_life >= 0, "half_life", "0 days or more", self.half_life)
+        usable = self.half_life == 0 or (isfinite(self.half_life) and self.half_life >= _SHORTEST)
+        require(usable, "half_life", f"0, or {_SHORTEST:g} days or more", self.half_life)
         enough = is_whole(self.max_tokens) and (self.max_tokens == 0 or self.max_tokens >= 3)
         require(enough, "max_tokens", "a whole number of at least 3, or 0", self.max_tokens)
         listed = {_bare(name) for name in self.fields}

@@ -27,6 +27,7 @@ class Checkpoints:
     def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
         self._folder = folder
         self._identity = json.loads(json.dumps(identity))  # as it will be read back: lists, no tuples
+        self.of_another = ""  # how another training, whose checkpoint `newest` found and passed over, differs
 
     def save(self, number: int, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
         """Keep checkpoint `number`, then drop those before it; until the new one is complete, the old one is."""
@@ -47,6 +48,7 @@ class Checkpoints:
                 facts = reader.json("facts")
                 if facts["identity"] == self._identity:
                     return {name: np.array(array) for name, array in reader.arrays("state").items()}, facts["facts"]
+                self.of_another = self.of_another or _differences(facts["identity"], self._identity)
             except (ArtefactError, KeyError, TypeError):
                 continue  # half-written or damaged: an older one, or the beginning, gives the same result
         return None
@@ -93,6 +95,18 @@ def load_optimizer(optimizer: torch.optim.Optimizer, arrays: Mapping[str, Array]
             _, index, name = key.split("/")
             state.setdefault(int(index), {})[name] = torch.from_numpy(np.array(array))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _differences(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """What differs between two identities, in words: settings with both values, the rest by name."""
+    found = []
+    for name in dict.fromkeys([*theirs, *own]):
+        before, now = theirs.get(name), own.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += [f"{one} was {before.get(one)} and is {now.get(one)}" for one in {**before, **now} if before.get(one) != now.get(one)]
+        elif before != now:
+            found.append(f"other {name}")
+    return ", ".join(found)
 
 
 def _remove(folder: Path) -> None:

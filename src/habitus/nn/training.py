@@ -31,6 +31,8 @@ Array = NDArray[Any]
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _LARGE = 1 << 23  # weights from which on memory is worth a twentieth of the time
 _LOOK_EVERY = 16  # batches between two looks at the loss; a look makes a GPU wait
+_DIVERGED = 10.0  # times the loss at the beginning, and one more: what an epoch's mean loss does not come to while anything is learned
+_SURELY = 64  # batches after which such a mean is no accident
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +129,9 @@ def train(
     With a folder `work`, a checkpoint is left there after every epoch, and one that is found there, of this same training
     (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Within `processes.together` this is one
     training of all processes, which call it alike; a folder and an identity matter in the first alone. Returns a report of JSON
-    values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError
-    if the loss is not finite, or there is nothing to learn from.
+    values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError, with
+    what to change, if a loss, a weight or the optimizer's state is not finite or the loss rises far above what it began with, and
+    if there is nothing to learn from; the checkpoint of the epoch before is left as it was.
     """
     trainer = _Trainer(model, settings, seed, device, progress)
     checkpoints = Checkpoints(work, {**(identity or {}), "seed": seed})
@@ -136,6 +139,8 @@ def train(
     events = [feed.events(epoch) for epoch in range(settings.epochs)]
     if course.epochs and not course.over(settings):
         progress.say(f"{title}: going on after epoch {course.epochs}, from the checkpoint in {work}.")
+    if not course.epochs and checkpoints.of_another:
+        progress.say(f"{title}: the checkpoint in {work} is of another training ({checkpoints.of_another}), so this one begins anew.")
     with progress.stage(title, sum(events), "events") as advance, trainer.surroundings():
         advance(sum(events[: course.epochs]))
         while not course.over(settings):
@@ -233,7 +238,11 @@ class _Trainer:
         return _Course(facts["rows"], best or weights_as_arrays(self._raw, "best"))
 
     def keep(self, checkpoints: Checkpoints, course: _Course) -> None:
-        """Leave a checkpoint; the best weights are kept apart only where they are not the newest."""
+        """Leave a checkpoint; the best weights are kept apart only where they are not the newest.
+
+        Raises TrainingError instead where something in it is not finite: the older one stays.
+        """
+        self._check_state(course.epochs)
         if self._fabric.global_rank:
             return
         arrays, numbers = optimizer_as_arrays(self._raw_optimizer)
@@ -247,6 +256,7 @@ class _Trainer:
         _begin_randomness(derived(self._seed, 1, number, fabric.global_rank), fabric.device.type == "cuda")
         self._model.train()
         total, positions, done = torch.zeros((), dtype=torch.float64, device=fabric.device), 0, 0
+        first = course.rows[0]["loss"] if course.rows else math.inf
         for step, batch in enumerate(self._batches(feed, number)):
             self._set_pace((number + done / max(events, 1)) / self._settings.epochs)
             loss, count, read = self._step(batch)
@@ -254,11 +264,16 @@ class _Trainer:
             positions += count
             done += read
             if step % _LOOK_EVERY == 0:
-                advance(0, note=_note(course, self._settings, self._checked(total, number) / max(positions, 1)))
+                mean = self._checked(total, number) / max(positions, 1)
+                first = min(first, mean) if step == 0 and not course.rows else first  # before anything was learned
+                if step >= _SURELY:
+                    self._check_course(mean, first, number)
+                advance(0, note=_note(course, self._settings, mean))
             advance(read)
         if not positions:
             raise TrainingError("training: there is no sequence to learn from; give more users, or fewer held-out ones.")
         whole = self._checked(total, number)
+        self._check_course(whole / positions, first, number)
         seconds = time.perf_counter() - began
         return {
             "epoch": number + 1, "loss": whole / positions, "held_out": self._loss_of(held_out, number), "seconds": seconds,
@@ -336,8 +351,8 @@ class _Trainer:
     def _clip_and_step(self) -> None:
         """Raises TrainingError if there is no memory for it: smaller pieces would not help, and half a step must not be made again."""
         try:
-            if self._settings.clip:
-                self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
+            if self._settings.clip:  # an infinite gradient shows in the loss, or in the weights at the epoch's end
+                self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip, error_if_nonfinite=False)
             self._optimizer.step()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -358,7 +373,7 @@ class _Trainer:
                     total += loss.double()
                     positions += count
         (everyone,) = self._totals(positions)
-        return self._checked(total, epoch) / max(everyone, 1)
+        return self._checked(total, epoch, "the loss on held-out users") / max(everyone, 1)
 
     def _watched(self, batch: Any) -> tuple[Tensor, int]:
         with self._fabric.autocast():
@@ -370,15 +385,36 @@ class _Trainer:
         for group in self._raw_optimizer.param_groups:
             group["lr"] = rate
 
-    def _checked(self, loss: Tensor, epoch: int) -> float:
+    def _checked(self, loss: Tensor, epoch: int, what: str = "the loss") -> float:
         """The loss summed over the processes. Raises TrainingError, in all of them, if it is not finite."""
         (whole,) = self._totals(float(loss))
         if not math.isfinite(whole):
-            raise TrainingError(
-                f"training: the loss is {whole} in epoch {epoch + 1}, so nothing can be learned any more; lower learning_rate "
-                f"(now {self._settings.learning_rate:g}) or set clip (now {self._settings.clip:g}; 1.0 is a common choice)."
-            )
+            raise self._diverged(f"{what} is {whole} in epoch {epoch + 1}")
         return whole
+
+    def _check_course(self, mean: float, first: float, epoch: int) -> None:
+        """Raises TrainingError if a mean loss, of all processes, lies far above the first one: it need not become infinite to be lost."""
+        if mean > _DIVERGED * first + 1:
+            raise self._diverged(f"the loss has risen to {mean:.4g} in epoch {epoch + 1}, from {first:.4g} in the beginning")
+
+    def _check_state(self, epoch: int) -> None:
+        """Raises TrainingError if a weight is not finite, which a loss need not show where it was not read, or what Adam remembers of a
+        gradient's square, by which that weight would stay as it is for good. Weights are the same in all processes."""
+        for name, tensor in self._raw.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise self._diverged(f"the weights {name!r} are not finite after epoch {epoch}")
+        for name, parameter in self._raw.named_parameters():
+            remembered = (one for one in self._raw_optimizer.state.get(parameter, {}).values() if isinstance(one, Tensor))
+            if not all(bool(one.isfinite().all()) for one in remembered):
+                raise self._diverged(f"the gradients of {name!r} were too large for float32 by the end of epoch {epoch}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        own = self._settings
+        precision = ', or train with precision = "float32"' if own.precision != "float32" else ""
+        return TrainingError(
+            f"training: {what}, so nothing can be learned any more; lower learning_rate (now {own.learning_rate:g}) or set clip (now "
+            f"{own.clip:g}; 1.0 is a common choice){precision}. Nothing of this epoch is kept."
+        )
 
 
 @contextmanager
