@@ -168,7 +168,7 @@ class Fitting:
             self.progress.say(f"{name} is left out: {reason}.")
         self.check_width(timelines)
         encoders, blocks = self._encoded(origin, timelines)
-        fusion = Fusion({member.name: member.fusion for member in self.members}).fit(blocks)
+        fusion = self._timed("fusion", partial(Fusion({member.name: member.fusion for member in self.members}).fit, blocks))
         if self.folder is not None:
             fusion.save(self.folder / artefact.FUSION, overwrite=True)
         facts = {"seed": self.seed, "habitus": version("habitus"), "log": self.log.source, "members": {e.name: e.facts for e in encoders}}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import InputError, LogError
+from habitus.estimate import Estimate, stated
 from habitus.feeding import feedable
 from habitus.following import join
 from habitus.judge.challenge_target import ChallengeWitness
@@ -39,6 +40,7 @@ from habitus.log.tables import field_types, user_is_text
 from habitus.log.timelines import Timelines
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
+from habitus.machine import most_resident, size_of
 from habitus.model import Fitting, Model
 from habitus.profiles import Profiles, Stored, save_pieces
 from habitus.progress import SILENT, Progress
@@ -139,6 +141,7 @@ class Options:
     seed: int = 0
     progress: Progress = SILENT
     precision: str = "float32"  # of encoding, while fitting, too: "float32" or "bfloat16"
+    force: bool = False  # go on although, by estimate, memory or disk will not do
 
     def __post_init__(self) -> None:
         for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda")), ("precision", ("float32", "bfloat16"))):
@@ -159,30 +162,23 @@ def run(
     """
     join()
     begin = clock.perf_counter()
-    recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
+    log, out, progress = _log(log), None if out is None else Path(out), options.progress
     if out is not None:
         artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
-    engine, progress = engine_named(options.engine), options.progress
-    members, left_out = feedable(recipe, log, only)
-    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
-    witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
-    _cut(split.train_start, found)
-    users = _users(options.users, log, engine)
+    fitting, found, witness, split, estimate = _planned(_recipe(recipe), log, out, window, only, earlier, options, refuse=not options.force)
+    recipe, engine = fitting.recipe, fitting.engine
     if out is not None:
         artefact.begin_run(out, resume=resume, overwrite=overwrite)
-    fitting = Fitting(
-        recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
-        precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
-        timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
-    )  # fmt: skip
     model, timelines, profiles = fitting.fit()
     if out is not None:
         profiles.save(out / artefact.PROFILES, overwrite=True)
+    judging = clock.perf_counter()
     sets = with_references(with_blocks(profiles), counts_of(timelines))
     scoreboard = judge(
         sets, targets_of(witness, split, profiles.users, recipe.tasks, progress), probe=recipe.judge.probe, seeds=recipe.judge.seeds,
         progress=progress,
     )  # fmt: skip
+    fitting.seconds["judge"] = round(clock.perf_counter() - judging, 2)
     facts = {
         "habitus": version("habitus"), "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES}, "device": options.device,
@@ -196,9 +192,43 @@ def run(
         "comparisons": [one.to_json() for one in scoreboard.compare(WHOLE, COUNTS)] if scoreboard.rows else [],
     }  # fmt: skip
     if out is not None:
+        measured = {"seconds": fitting.seconds, "peak_memory": most_resident(), "disk": size_of(out)}
+        facts["estimate"] = {**estimate.to_json(), "measured": measured}
         artefact.write_json(out / artefact.SCORES, scoreboard.to_json())
         artefact.finish_run(out, facts)
     return RunResult(model, profiles, scoreboard, facts)
+
+
+def planned(
+    recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, window: str | None = None,
+    only: Sequence[str] = (), earlier: int = 0, options: Options = Options(),
+) -> Estimate:  # fmt: skip
+    """What `run` would take by estimate: time, memory and disk, stage by stage, beside what is free. Nothing is written, nothing refused
+    for its size; raises what `run` would raise before it begins."""
+    return _planned(_recipe(recipe), _log(log), None if out is None else Path(out), window, only, earlier, options, refuse=False)[-1]
+
+
+def _planned(
+    recipe: Recipe, log: EventLog, out: Path | None, window: str | None, only: Sequence[str], earlier: int, options: Options, *,
+    refuse: bool,
+) -> tuple[Fitting, Survey, Witness, Split, Estimate]:  # fmt: skip
+    """Everything that can be known before a run begins, its estimate last."""
+    engine, progress = engine_named(options.engine), options.progress
+    members, left_out = feedable(recipe, log, only)
+    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
+    witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
+    _cut(split.train_start, found)
+    users = _users(options.users, log, engine)
+    fitting = Fitting(
+        recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
+        precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
+        timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
+    )  # fmt: skip
+    estimate = stated(
+        members, left_out, log, engine, split.train_start, users, recipe=recipe, judged=True, out=out, device=options.device,
+        refuse=refuse, progress=progress,
+    )  # fmt: skip
+    return fitting, found, witness, split, estimate
 
 
 def fit(
@@ -215,10 +245,14 @@ def fit(
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    users = _users(options.users, log, engine)
+    users, cut = _users(options.users, log, engine), _cut(until, found)
+    stated(
+        members, left_out, log, engine, cut, users, recipe=recipe, judged=False, out=None if out is None else Path(out),
+        device=options.device, refuse=not options.force, progress=options.progress,
+    )  # fmt: skip
     with _scratch(out) as folder:
         fitting = Fitting(
-            recipe, members, left_out, log, engine, _cut(until, found), users=users, seed=options.seed, device=options.device,
+            recipe, members, left_out, log, engine, cut, users=users, seed=options.seed, device=options.device,
             precision=options.precision, timelines_folder=folder, progress=options.progress,
         )  # fmt: skip
         model, _, _ = fitting.fit()
