@@ -24,7 +24,9 @@ from habitus.log.description import EventLog
 from habitus.log.engine import Engine
 from habitus.log.outline import Outline
 from habitus.log.timelines import EVENT_TYPE, Timelines
+from habitus.log.vocabulary import Vocabulary
 from habitus.log.vocabulary import fit as fit_vocabulary
+from habitus.model import PIECE_USERS, Model
 from habitus.progress import Progress
 from habitus.recipe import Judge, Member, Recipe
 
@@ -109,11 +111,12 @@ class Estimate:
                     break
 
 
-def outlined(log: EventLog, engine: Engine, until: int, users: Array | None) -> Outline:
-    """What the timelines of these users before `until` will be like. Reads the tables, which the engine then remembers, as a fit does."""
+def outlined(log: EventLog, engine: Engine, until: int, users: Array | None, vocabulary: Vocabulary | None = None) -> Outline:
+    """What the timelines of these users before `until` will be like. Reads the tables, which the engine then remembers, as a fit does.
+    `vocabulary`: the one that will code them, if there is one already."""
     counter = Counter(log, engine, until, users)
     found, counts = counter.users_and_counts()
-    vocabulary = fit_vocabulary(log, until=until, users=users, engine=engine)
+    vocabulary = vocabulary or fit_vocabulary(log, until=until, users=users, engine=engine)
     total, words, present = max(int(counts.sum()), 1), {}, {}
     for name, entry in vocabulary.fields.items():
         if name != EVENT_TYPE and any(name in log.fields_of(event) for event in log.events):
@@ -134,10 +137,10 @@ def of_tables(outline: Outline) -> list[tuple[str, Work]]:
     file, which counts as disk only where that is the same file system."""
     fields, words = len(outline.timelines.fields), outline.timelines.dictionaries
     values = sum(len(one) for one in words.values()) + sum(one.size for one in outline.timelines.fields.values())
-    count = Work(passes=500.0 * outline.events + 400.0 * values, calls=4e4, held=400.0 * values, stays=60.0 * values)
+    count = Work(passes=750.0 * outline.events + 600.0 * values, calls=1e4, held=400.0 * values, stays=60.0 * values)
     held = 14.0 * outline.events + 28.0 * min(outline.events, SHARD_EVENTS) * fields / 5
     build = Work(
-        passes=(300.0 + 140 * fields) * outline.events, calls=4e4, held=held, stays=min(held, float(outline.stored)), written=outline.stored
+        passes=(450.0 + 210 * fields) * outline.events, calls=1e4, held=held, stays=min(held, float(outline.stored)), written=outline.stored
     )
     return list(zip(_TABLES, (count, build), strict=True))
 
@@ -165,7 +168,7 @@ def of_judge(judge: Judge, tasks: int, widths: Sequence[int], users: int) -> Wor
     """A linear probe per set of profiles, task, seed and fold, and its figures drawn anew; other probes say for themselves how long."""
     found = Work()
     for width in widths:
-        passes = users * (2000.0 + 210.0 * _LABELS * 2 / 3) + 2.0 * users * width
+        passes = users * (3500.0 + 350.0 * _LABELS * 2 / 3) + 2.0 * users * width
         one = Work(products=4.0 * users * width**2 + 20.0 * width**3, passes=passes, calls=1.7e4)
         found = found + one.times(tasks * (_FOLDS + 1) * len(judge.seeds))
     held = 4.0 * users * max(widths) * 2 + 8.0 * users * (_LABELS * 2 + max(widths)) + users * 8.0 * 20
@@ -192,12 +195,7 @@ def estimate(
     if judge is not None:
         widths = [columns, *([member_width(m, costs) for m in members] if len(members) > 1 else []), 10, columns]
         works.append(("judge", _JUDGING + of_judge(judge, tasks, widths, outline.users), None))
-    resident = machine.resident()
-    stages = tuple(_stages(works, rates, resident, on_gpu=on_gpu, kept=out is not None, resumable=judge is not None))
-    return Estimate(
-        stages, outline.users, outline.events, resident, machine.free_memory(), None if out is None else machine.free_disk(out),
-        machine.free_gpu_memory() if on_gpu else None,
-    )  # fmt: skip
+    return _summed(works, outline, rates, out, on_gpu=on_gpu, resumable=judge is not None)
 
 
 def member_width(member: Member, costs: dict[str, Cost]) -> int:
@@ -205,19 +203,31 @@ def member_width(member: Member, costs: dict[str, Cost]) -> int:
     return member.fusion.width(costs[member.name].columns)
 
 
+def _summed(
+    works: Sequence[tuple[str, Work, Cost | None]], outline: Outline, rates: Machine, out: Path | None, *, on_gpu: bool, resumable: bool
+) -> Estimate:  # fmt: skip
+    """Works as stages, beside what is free."""
+    resident = machine.resident()
+    gpu = machine.gpu_measured() if on_gpu else None
+    stages = tuple(_stages(works, rates, gpu, resident, kept=out is not None, resumable=resumable))
+    return Estimate(
+        stages, outline.users, outline.events, resident, machine.free_memory(), None if out is None else machine.free_disk(out),
+        machine.free_gpu_memory() if on_gpu else None,
+    )  # fmt: skip
+
+
 def _stages(
-    works: Sequence[tuple[str, Work, Cost | None]], rates: Machine, resident: int, *, on_gpu: bool, kept: bool, resumable: bool
-) -> Iterator[Stage]:
+    works: Sequence[tuple[str, Work, Cost | None]], rates: Machine, gpu: Machine | None, resident: int, *, kept: bool, resumable: bool
+) -> Iterator[Stage]:  # fmt: skip
     """One after the other: what a stage leaves in memory is there in the next. Without a folder what would be written stays there."""
     before = float(resident)
     for name, work, cost in works:
-        there = on_gpu and cost is not None and cost.on_device
-        held = work.stays if there else work.held
+        there = gpu if cost is not None and cost.on_device else None
         disk, passing = (work.written, work.passing) if kept else (0.0, 0.0)
-        if resumable and cost is not None and not name.endswith(ENCODE):
+        if resumable and kept and cost is not None and not name.endswith(ENCODE):
             disk, passing = disk + cost.checkpoint, passing + cost.checkpoint
         yield Stage(
-            name, work.seconds(rates), before + held, disk, passing, work.held if there else 0.0,
+            name, work.seconds(there or rates), before + (work.stays if there else work.held), disk, passing, work.held if there else 0.0,
             cost is not None and cost.trained and not name.endswith(ENCODE),
         )  # fmt: skip
         before += work.stays + (0.0 if kept or name != _TABLES[1] else work.written)
@@ -265,6 +275,34 @@ def stated(
     progress.say(table(found))
     if refuse:
         require(found, members, outline, out)
+    return found
+
+
+def stated_encoding(
+    model: Model, log: EventLog, engine: Engine, until: int, users: Array | None, *, out: Path | None, device: str, refuse: bool,
+    progress: Progress,
+) -> Estimate:  # fmt: skip
+    """As `stated`, of encoding a log with a fitted model: everybody at once, or with `out` piece by piece, the timelines beside it."""
+    outline, rates = outlined(log, engine, until, users, model.vocabulary), machine.measured()
+    on_gpu = device != "cpu" and machine.free_gpu_memory() is not None
+    some = outline if out is None else replace(outline, timelines=outline.timelines.at(slice(PIECE_USERS)))
+    works: list[tuple[str, Work, Cost | None]] = [(name, work, None) for name, work in of_tables(outline)]
+    if out is not None:
+        works = [(name, replace(work, written=0.0, passing=work.written), None) for name, work, _ in works]
+    stays, columns = 0.0, 0
+    for encoder in model.encoders:
+        whole, piece = (encoder.cost(one, threads=rates.threads) for one in (outline, some))
+        columns += model.fusion.blocks[encoder.name].width(piece.columns)
+        works.append((f"{encoder.name}{ENCODE}", replace(whole.encode, held=stays + piece.encode.held, stays=0.0), whole))
+        stays += piece.encode.stays
+    fused = 4.0 * columns * some.users
+    written = (4.0 * columns + 12) * outline.users
+    last = Work(passes=30.0 * columns * outline.users, held=stays + 2 * fused, written=written, passing=outline.stored)
+    works.append(("profiles", last, None))
+    found = _summed(works, outline, rates, out, on_gpu=on_gpu, resumable=False)
+    progress.say(table(found))
+    if refuse:
+        require(found, (), outline, out)
     return found
 
 

@@ -26,6 +26,28 @@ def measured() -> Machine:
     return _by_torch() if torch is not None else _by_numpy()
 
 
+def gpu_measured() -> Machine | None:
+    """Rates of the CUDA GPU that torch would use; None without one. Its calls are begun by the processor, and cuDNN takes a walk over all
+    steps in few of them."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    a, b = (torch.rand(*shape, device="cuda") for shape in ((16 * _LONG, _WIDE), (_WIDE, 3 * _WIDE)))
+    numbers = torch.rand(16 * _NUMBERS, device="cuda")
+    halves = a.bfloat16(), b.bfloat16()
+
+    def waited(work: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (work(), torch.cuda.synchronize())
+
+    product = 2.0 * 16 * _LONG * _WIDE * 3 * _WIDE
+    return Machine(
+        products=product / _best(waited(lambda: torch.mm(a, b))),
+        halves=product / _best(waited(lambda: torch.mm(*halves))),
+        passes=len(numbers) / _best(waited(lambda: torch.sigmoid(numbers))),
+        calls=10 * _CALLS / _best(waited(lambda: [numbers[:16].sigmoid() for _ in range(_CALLS)])),
+    )
+
+
 def free_memory(root: Path = Path("/")) -> int | None:
     """Bytes that may still be taken: what the system has available, or less where a control group (a container) allows less.
 

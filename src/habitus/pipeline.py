@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import InputError, LogError
-from habitus.estimate import Estimate, stated
+from habitus.estimate import Estimate, stated, stated_encoding
 from habitus.feeding import feedable
 from habitus.following import join
 from habitus.judge.challenge_target import ChallengeWitness
@@ -300,6 +300,10 @@ def _to_encode(
     log, engine = _log(given), engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut, users = _cut(until, found), _users(options.users, log, engine)
+    stated_encoding(
+        model, log, engine, cut, users, out=None if out is None else Path(out), device=options.device, refuse=not options.force,
+        progress=options.progress,
+    )  # fmt: skip
     with _scratch(out, needed=engine.name == "spark") as folder:
         lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)
         more = {

@@ -159,14 +159,14 @@ def encode(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder written by `habitus fit`, or RUN/model.")],
     log: LogPath, out: Annotated[Path, typer.Option(metavar="PROFILES", help="Folder of the profiles.")],
     until: Until = None, overwrite: Overwrite = False, users: Users = None, engine: Engine = "polars", bad_rows: BadRows = "stop",
-    rejected: Rejected = None, device: Device = "auto", precision: Precision = "float32", quiet: Quiet = False,
+    rejected: Rejected = None, device: Device = "auto", precision: Precision = "float32", force: Force = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Profile users with a fitted model, as of a time or of the log's end."""
     from habitus import pipeline
     from habitus.cli import show
     from habitus.model import Model
 
-    options = replace(_options(engine, bad_rows, rejected, users, device, 0, quiet), precision=precision)
+    options = replace(_options(engine, bad_rows, rejected, users, device, 0, quiet), precision=precision, force=force)
     fitted = Model.open(model)
     profiles = pipeline.encode_to(fitted, log, out, until=until, overwrite=overwrite, options=options)
     show.encoded(out, profiles, fitted.shares, profiles.facts["shares"])

@@ -105,7 +105,7 @@ class ALS(Encoder):
         factors = 4.0 * own.factors * (learners + values)
         passes = own.iterations * own.factors * (22 * pairs + 1.1 * own.factors * (learners + values))
         learn = Work(
-            passes=passes + 600.0 * outline.events, calls=2e5, threads=threads if pairs >= _FEW_PAIRS else 1,
+            passes=passes + 600.0 * outline.events, calls=2e4, threads=threads if pairs >= _FEW_PAIRS else 1,
             held=60 * pairs + 2 * factors + _LIBRARIES, stays=factors + _LIBRARIES, written=4.0 * own.factors * values,
         )  # fmt: skip
         solve = Work(passes=300.0 * outline.events + 1000.0 * own.factors * learners).of_block(users, own.factors, beside=_SOLVING)
