@@ -159,6 +159,17 @@ def test_cropped_is_the_mean_of_every_cut() -> None:
     assert costs.cropped(np.array([1, 5, 7, 20]), 7).tolist() == pytest.approx(slow)
 
 
+def test_thinned_users_are_those_with_an_event_left() -> None:
+    """An encoder that reads one event type in ten must not be told to train for ten times as long; the witness throws dice."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 60, 20_000)
+    left = rng.binomial(lengths, 0.05)
+    found = costs.thinned(lengths, 0.05)
+    assert len(found) == pytest.approx((left > 0).sum(), rel=0.02)
+    assert found.sum() == pytest.approx(left.sum(), rel=0.05)
+    assert costs.thinned(lengths, 1.0) is lengths
+
+
 def test_work_adds_up_in_time_and_not_in_memory() -> None:
     """What one stage lets go, the next may take: only what stays counts for both."""
     both = Work(calls=1, held=10, stays=4, written=3, passing=5) + Work(calls=2, held=7, stays=1, written=2, passing=1)

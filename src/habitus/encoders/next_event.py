@@ -122,15 +122,16 @@ class NextEvent(Encoder):
         return None if self.settings.events else self.settings.max_length
 
     def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
-        """Every epoch; with `events`, every event counts as one that is read."""
+        """Every epoch. With `events`, those that are read are taken to be spread over the users as all are; in encoding all count."""
         own = self.settings
+        share = outline.share_of([name for name, weight in own.events.items() if weight]) if own.events else 1.0
         columns, numbers, reading = _reading(outline.timelines, own)
         shape = costs.TransformerShape(
             reading.sizes, [outline.with_value(columns[number].field) for number in reading.predicted],
             [reading.sizes[number] for number in reading.predicted], own.width, own.embedding or own.width, own.layers, own.negatives,
         )  # fmt: skip
         names = (*(column.field for column in columns), *numbers)
-        return costs.of_transformer(shape, outline, own, names, max_length=own.max_length, crop=own.crop, threads=threads)
+        return costs.of_transformer(shape, outline, own, names, max_length=own.max_length, crop=own.crop, share=share, threads=threads)
 
     def _left_out(self, timelines: Timelines) -> int:
         """Events of the chosen types beyond the newest that are read."""

@@ -62,6 +62,17 @@ def cropped(steps: Array, most: int) -> Array:
     return found
 
 
+def thinned(lengths: Array, share: float) -> Array:
+    """Of users with so many events, the lengths of those who keep one at least when only this share of events counts, at random."""
+    if share >= 1:
+        return lengths
+    there = -np.expm1(lengths * np.log1p(-share))
+    reached = np.floor(np.cumsum(there))
+    chosen = np.diff(reached, prepend=0) > 0
+    found: Array = np.maximum(np.round(lengths[chosen] * share / there[chosen]), 1).astype(np.int64)
+    return found
+
+
 def learned_from(lengths: Array, *shares: float) -> Array:
     """The lengths of the users who are not held out, taken as every so manieth by length."""
     kept = max(round(len(lengths) * (1 - sum(shares))), min(len(lengths), 1))
@@ -214,11 +225,11 @@ def of_autoencoder(
 
 def of_transformer(
     shape: TransformerShape, outline: Outline, settings: TrainingSettings, names: tuple[str, ...], *, max_length: int, crop: str,
-    threads: int,
+    share: float, threads: int,
 ) -> Cost:  # fmt: skip
-    """A next-event transformer's fit and its encoding. `names`: the fields it reads."""
+    """A next-event transformer's fit and its encoding. `names`: the fields it reads; `share`: of events that are of a type it reads."""
     steps = outline.active
-    learners = learned_from(steps, settings.watched)
+    learners = learned_from(thinned(steps, share), settings.watched)
     lengths = (cropped(learners, max_length) if crop == "random" else np.minimum(learners, max_length)) + 1
     batches = Batches.of(lengths, settings.batch_users, settings.batch_tokens)
     held = 32 * FLOAT * batches.users * float(lengths.max(initial=1)) * shape.width * shape.layers
