@@ -129,7 +129,7 @@ def test_encode_to_disk_in_pieces_gives_what_memory_would_hold(
 ) -> None:
     """A large log's profiles would lack users, or come in another order, or be counted piece by piece."""
     base, _ = finished
-    monkeypatch.setattr("habitus.model._PIECE_USERS", 7)
+    monkeypatch.setattr("habitus.model.PIECE_USERS", 7)
     model, users = habitus.Model.open(base / "out" / "model"), Options(users=np.append(np.arange(11, 600, 11), [7_000_001, 7_000_002]))
     whole = habitus.encode(model, base / "log", until="2024-04-02", options=users)
     stored = encode_to(model, base / "log", tmp_path / "profiles", until="2024-04-02", options=users)

@@ -27,12 +27,12 @@ Array = NDArray[Any]
 Pieces = Sequence[tuple[int, int]]  # users from, and up to
 
 _SCHEMA = "piece bigint, said string"
-_PIECE_EVENTS = 1 << 22  # as many as `Encoder.encode` takes at once
+PIECE_EVENTS = 1 << 22  # as many as `Encoder.encode` takes at once
 
 
 def encode(
     model: Model, timelines: Path, engine: Spark, *, device: str = "auto", precision: str = "float32",
-    piece_events: int = _PIECE_EVENTS, progress: Progress = SILENT,
+    piece_events: int = PIECE_EVENTS, progress: Progress = SILENT,
 ) -> Profiles:  # fmt: skip
     """What `model.encode` gives for the timelines in this folder, to 1e-5, made by the executors of the engine's session.
 

@@ -37,7 +37,7 @@ Array = NDArray[Any]
 KIND = "model"
 T = TypeVar("T")
 
-_PIECE_EVENTS, _PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors go to disk
+PIECE_EVENTS, PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors go to disk
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Model:
     ) -> Iterator[Profiles]:  # fmt: skip
         """What `encode` gives, for some users after the others, so that memory does not grow with their number; one piece at least."""
         with progress.stage("encoding", timelines.n_events, "events") as advance:
-            for piece in list(timelines.pieces(_PIECE_EVENTS, _PIECE_USERS)) or [slice(0, 0)]:
+            for piece in list(timelines.pieces(PIECE_EVENTS, PIECE_USERS)) or [slice(0, 0)]:
                 part = timelines.at(piece)
                 yield self.encode(part, device=device, precision=precision)
                 advance(part.n_events)
@@ -171,7 +171,7 @@ class Fitting:
             self.progress.say(f"{name} is left out: {reason}.")
         self.check_width(timelines)
         encoders, blocks = self._encoded(origin, timelines)
-        fusion = Fusion({member.name: member.fusion for member in self.members}).fit(blocks)
+        fusion = self._timed("fusion", partial(Fusion({member.name: member.fusion for member in self.members}).fit, blocks))
         if self.folder is not None:
             fusion.save(self.folder / artefact.FUSION, overwrite=True)
         facts = {"seed": self.seed, "habitus": version("habitus"), "log": self.log.source, "members": {e.name: e.facts for e in encoders}}

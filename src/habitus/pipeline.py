@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from habitus import artefact
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import LARGEST_SEED, InputError, LogError, is_whole
+from habitus.estimate import Estimate, stated, stated_encoding
 from habitus.feeding import feedable
 from habitus.following import join
 from habitus.judge.challenge_target import ChallengeWitness
@@ -43,6 +44,7 @@ from habitus.log.timelines import Timelines
 from habitus.log.times import written
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
+from habitus.machine import most_resident, size_of
 from habitus.model import Fitting, Model
 from habitus.profiles import Profiles, Stored, save_pieces
 from habitus.progress import SILENT, Progress
@@ -171,6 +173,7 @@ class Options:
     seed: int = 0
     progress: Progress = SILENT
     precision: str = "float32"  # of encoding, while fitting, too: "float32" or "bfloat16"
+    force: bool = False  # go on although, by estimate, memory or disk will not do
 
     def __post_init__(self) -> None:
         for name, known in (("bad_rows", ("stop", "skip")), ("device", ("auto", "cpu", "cuda")), ("precision", ("float32", "bfloat16"))):
@@ -191,34 +194,28 @@ def run(
     """
     join()
     begin = clock.perf_counter()
-    recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
+    log, out, progress = _log(log), None if out is None else Path(out), options.progress
     if out is not None:
         artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
-    engine, progress = engine_named(options.engine), options.progress
+    recipe = _recipe(recipe)
     asked, probe = recipe.tasks, named_probe(recipe.judge.probe)  # a name that is none would be found when all is trained
-    members, left_out = feedable(recipe, log, only)
-    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
-    witness, split = cut_of(log, engine, found, recipe.split.window if window is None else window, earlier)
-    _cut(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
-    users = _users(options.users, log, engine)
-    ledger = found.ledger(log, engine, split.train_start, users)
+    fitting, found, witness, split, estimate = _planned(recipe, log, out, window, only, earlier, options, refuse=not options.force)
+    engine = fitting.engine
+    ledger = found.ledger(log, engine, split.train_start, fitting.users)
+    fitting.check = lambda lines: ledger.with_timelines(lines).check()
     if out is not None:
         artefact.begin_run(out, resume=resume, overwrite=overwrite)
-    fitting = Fitting(
-        recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
-        precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
-        timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
-        check=lambda lines: ledger.with_timelines(lines).check(),
-    )  # fmt: skip
     model, timelines, profiles = fitting.fit()
     ledger = ledger.with_timelines(timelines).with_profiles(profiles).check()
     if out is not None:
         profiles.save(out / artefact.PROFILES, overwrite=True)
+    judging = clock.perf_counter()
     sets = with_references(with_blocks(profiles), counts_of(timelines))
     scoreboard = judge(
         sets, targets_of(witness, split, profiles.users, asked, progress), probe=probe, seeds=recipe.judge.seeds,
         progress=progress,
     )  # fmt: skip
+    fitting.seconds["judge"] = round(clock.perf_counter() - judging, 2)
     facts = {
         "habitus": version("habitus"), "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES}, "device": options.device,
@@ -231,9 +228,43 @@ def run(
         "comparisons": [one.to_json() for one in scoreboard.compare(WHOLE, COUNTS)] if scoreboard.rows else [],
     }  # fmt: skip
     if out is not None:
+        measured = {"seconds": fitting.seconds, "peak_memory": most_resident(), "disk": size_of(out)}
+        facts["estimate"] = {**estimate.to_json(), "measured": measured}
         artefact.write_json(out / artefact.SCORES, scoreboard.to_json())
         artefact.finish_run(out, facts)
     return RunResult(model, profiles, scoreboard, facts)
+
+
+def planned(
+    recipe: Recipe | str | Path, log: EventLog | str | Path, out: str | Path | None = None, *, window: str | None = None,
+    only: Sequence[str] = (), earlier: int = 0, options: Options = Options(),
+) -> Estimate:  # fmt: skip
+    """What `run` would take by estimate: time, memory and disk, stage by stage, beside what is free. Nothing is written, nothing refused
+    for its size; raises what `run` would raise before it begins."""
+    return _planned(_recipe(recipe), _log(log), None if out is None else Path(out), window, only, earlier, options, refuse=False)[-1]
+
+
+def _planned(
+    recipe: Recipe, log: EventLog, out: Path | None, window: str | None, only: Sequence[str], earlier: int, options: Options, *,
+    refuse: bool,
+) -> tuple[Fitting, Survey, Witness, Split, Estimate]:  # fmt: skip
+    """Everything that can be known before a run begins, its estimate last."""
+    engine, progress = engine_named(options.engine), options.progress
+    members, left_out = feedable(recipe, log, only)
+    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
+    witness, split = cut_of(log, engine, found, recipe.split.window if window is None else window, earlier)
+    _cut(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
+    users = _users(options.users, log, engine)
+    fitting = Fitting(
+        recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
+        precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
+        timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
+    )  # fmt: skip
+    estimate = stated(
+        members, left_out, log, engine, split.train_start, users, recipe=recipe, judged=True, out=out, device=options.device,
+        refuse=refuse, progress=progress,
+    )  # fmt: skip
+    return fitting, found, witness, split, estimate
 
 
 def fit(
@@ -251,6 +282,10 @@ def fit(
     engine = engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut, users = _cut(until, found), _users(options.users, log, engine)
+    stated(
+        members, left_out, log, engine, cut, users, recipe=recipe, judged=False, out=None if out is None else Path(out),
+        device=options.device, refuse=not options.force, progress=options.progress,
+    )  # fmt: skip
     ledger = found.ledger(log, engine, cut, users)
     with _scratch(out) as folder:
         fitting = Fitting(
@@ -304,6 +339,10 @@ def _to_encode(
     log, engine = _log(given), engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut, users = _cut(until, found), _users(options.users, log, engine)
+    stated_encoding(
+        model, log, engine, cut, users, out=None if out is None else Path(out), device=options.device, refuse=not options.force,
+        progress=options.progress,
+    )  # fmt: skip
     with _scratch(out, needed=engine.name == "spark") as folder:
         before = found.ledger(log, engine, cut, users)
         lines = model.timelines(log, until=cut, engine=engine, users=users, folder=folder, progress=options.progress)

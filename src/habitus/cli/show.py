@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from habitus.errors import InputError
+
 if TYPE_CHECKING:
+    from habitus.estimate import Estimate
     from habitus.ledger import Ledger
     from habitus.log.checks import Inspection
     from habitus.log.description import EventLog
@@ -151,6 +154,20 @@ def encoded(out: Path, profiles: "Stored", before: Mapping[str, Any], now: Mappi
         old = before.get(name, {"other": 0.0, "absent": 0.0})
         table.add_row(name, *(f"{value:.1%}" for value in (share["other"], old["other"], share["absent"], old["absent"])))
     console.print(table)
+
+
+def estimated(found: "Estimate", as_json: bool) -> None:
+    """What a run would take; status 2 where that does not fit."""
+    from habitus.estimate import size, table
+
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json(), indent=2) + "\n")
+    else:
+        console = console_of()
+        console.print(table(found), soft_wrap=True)
+    lacking = [f"{stage.name}: {size(needs)} of {what} is needed, {size(free)} is free" for what, stage, needs, free in found.lacking()]
+    if lacking:
+        raise InputError(f"it will not fit: {'; '.join(lacking)}. `run` without --dry-run says what to change.")
 
 
 def recipes(found: Mapping[str, "Recipe"]) -> None:

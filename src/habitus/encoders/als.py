@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, NothingToLearnError, TrainingError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, Field, Timelines
 from habitus.progress import Progress
@@ -24,6 +26,7 @@ from habitus.progress import Progress
 Array = NDArray[Any]
 _AT_ONCE = 1 << 22  # float64 numbers (32 MiB) in each array of a batch of equations
 _SMALLEST, _LARGEST = 1e-9, 1e9  # of weights, alpha, regularization and half-lives: beyond, float32 knows nothing but 0 and infinity
+_LIBRARIES, _SOLVING = 40 << 20, 128 << 20  # bytes of memory: what is loaded, and batches of equations
 _FEW_PAIRS = 100_000  # below it, threads cost more than they save; they make no difference to what is learned
 
 
@@ -94,6 +97,22 @@ class ALS(Encoder):
     def dim(self) -> int:
         """Number of columns."""
         return int(self.settings.factors)
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every event with a value that counts is taken for a pair of its own, so that there are rather too many."""
+        own, users = self.settings, outline.users
+        values = self._values(outline.timelines.field(own.field))
+        share = outline.share_of(own.weights) if own.weights else 1.0
+        pairs = outline.events * min(outline.with_value(own.field), share)
+        learners = min(users, pairs)
+        factors = 4.0 * own.factors * (learners + values)
+        passes = own.iterations * own.factors * (22 * pairs + 1.1 * own.factors * (learners + values))
+        learn = Work(
+            passes=passes + 600.0 * outline.events, calls=2e4, threads=threads if pairs >= _FEW_PAIRS else 1,
+            held=60 * pairs + 2 * factors + _LIBRARIES, stays=factors + _LIBRARIES, written=4.0 * own.factors * values,
+        )  # fmt: skip
+        solve = Work(passes=300.0 * outline.events + 1000.0 * own.factors * learners).of_block(users, own.factors, beside=_SOLVING)
+        return Cost(learn, solve, own.factors)
 
     @property
     def value_factors(self) -> Array:

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus import artefact
+from habitus.costs import Cost, Work
 from habitus.errors import ArtefactError, LogError, NotFiniteError, RecipeError, require_one
+from habitus.log.outline import Outline
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
@@ -203,6 +205,16 @@ class Encoder(ABC):
     def width(self, timelines: Timelines) -> int:
         """The number of columns that a fit on these timelines would give; known before, so that a profile's size can be checked."""
         return self.dim
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """What a fit on timelines like these, and encoding them, would cost; nothing is read, nothing done. `threads`: of torch.
+
+        This one is of work that passes over the events once or twice; encoders that do more say so.
+        """
+        columns = self.width(outline.timelines)
+        return Cost(
+            Work(passes=100.0 * outline.events), Work(passes=400.0 * outline.events).of_block(outline.users, columns), columns
+        )  # fmt: skip
 
     def features(self) -> Sequence[str]:
         """What each column means, where columns have a meaning of their own; empty where they have none."""

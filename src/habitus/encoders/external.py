@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder
 from habitus.errors import LogError, RecipeError
 from habitus.log.moments import moment_of
+from habitus.log.outline import Outline
 from habitus.log.timelines import Timelines
 from habitus.progress import Progress
 
@@ -80,6 +82,13 @@ class External(Encoder):
         if pa.types.is_fixed_size_list(first):
             return int(first.list_size)
         return next((len(batch[0][0].as_py() or ()) for batch in table.file.iter_batches(1, columns=table.columns)), 0)
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Reading the file, whose vectors are kept."""
+        columns = self.width(outline.timelines)
+        kept = 4.0 * columns * _Table(self.name, self.settings).file.metadata.num_rows
+        read = Work(passes=10 * kept, calls=1e4, held=4 * kept, stays=kept, written=kept)
+        return Cost(read, Work(passes=50.0 * outline.users * columns).of_block(outline.users, columns), columns)
 
     def features(self) -> Sequence[str]:
         """The columns' names in the file; none if they come as one column of vectors."""

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from habitus.costs import Cost
 from habitus.encoders.base import Encoder, chosen_fields
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
-from habitus.nn import processes
+from habitus.nn import costs, processes
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
@@ -126,6 +128,19 @@ class GRUAutoencoder(Encoder):
     def newest(self) -> int | None:
         """The newest events that are read; with `distinct`, first contacts may lie anywhere."""
         return self.settings.max_length - 2 if self.settings.distinct is None else None
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every epoch, then rebuilding the held-out users; with `distinct`, every event counts as a step."""
+        own = self.settings
+        names = tuple(chosen_fields(outline.timelines, own.fields))
+        columns = columns_of(outline.timelines, names, own.keep)
+        shape = costs.GRUShape(
+            [column.size for column in columns], [outline.with_value(column.field) for column in columns], own.embedding,
+            own.embedding * (len(columns) if own.join == "concatenate" else 1), own.hidden, own.layers, own.dropout, own.negatives,
+        )  # fmt: skip
+        return costs.of_autoencoder(
+            shape, outline, own, names, max_length=own.max_length, crop=own.crop, tested=own.tested, threads=threads
+        )
 
     def _unread(self, timelines: Timelines) -> tuple[int, int]:
         """Steps beyond the newest that are read; with `distinct`, first contacts, and the events that are none."""

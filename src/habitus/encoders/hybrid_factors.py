@@ -14,11 +14,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
-from habitus.nn import processes
+from habitus.nn import costs, processes
 from habitus.nn.batches import Column, columns_of
 from habitus.nn.folding import Folding, firmness, sampled_items
 from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, distinct, offsets_of
@@ -114,6 +116,25 @@ class HybridFactors(Encoder):
     def dim(self) -> int:
         """The number of components."""
         return int(self.settings.components)
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every event with an item that counts is taken for a pair of its own, so that there are rather too many."""
+        own, lines = self.settings, outline.timelines
+        items = min(lines.field(own.item).size - FIRST, own.keep)
+        features = [_width(columns_of(lines, names, own.keep)) for names in (own.item_features, own.user_features)]
+        share = outline.share_of(name for name, weight in own.weights.items() if weight) if own.weights else 1.0
+        pairs = outline.events * min(outline.with_value(own.item), share)
+        weights = int(own.components * (min(outline.users, pairs) + items + sum(features)) + items)
+        one = Work(passes=20.0 * own.samples * own.components * own.batch_tokens + 5.0 * weights, calls=2e3)
+        learn = costs.trained(
+            one, costs.Batches(max(round(pairs / own.batch_tokens), 1), own.batch_tokens, 0, 0, own.batch_tokens), weights,
+            72 * pairs + 16.0 * own.samples * own.components * own.batch_tokens, own, threads=1,
+        )  # fmt: skip
+        kept = 4.0 * own.components * (items + sum(features))
+        solve = Work(products=8e5 * own.components * min(outline.users, pairs), passes=300.0 * outline.events, threads=threads)
+        solve = solve.of_block(outline.users, own.components, beside=96 << 20)
+        learn = dataclasses.replace(learn, written=kept)
+        return Cost(learn, solve, own.components, costs.checkpoint_of(weights), on_device=True, trained=True)
 
     @property
     def item_factors(self) -> Array:

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from habitus.costs import Cost
 from habitus.encoders.base import Encoder, chosen_fields, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.timelines import EVENT_TYPE, FIRST, Events, Timelines
-from habitus.nn import processes
+from habitus.nn import costs, processes
 from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_of
 from habitus.nn.checkpoints import load_weights, weights_as_arrays
 from habitus.nn.next_event import TARGETS, NextEventModel, Reading
@@ -120,6 +122,18 @@ class NextEvent(Encoder):
     def newest(self) -> int | None:
         """The newest events that are read; where some types are not, those may lie anywhere."""
         return None if self.settings.events else self.settings.max_length
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every epoch. With `events`, those that are read are taken to be spread over the users as all are; in encoding all count."""
+        own = self.settings
+        share = outline.share_of([name for name, weight in own.events.items() if weight]) if own.events else 1.0
+        columns, numbers, reading = _reading(outline.timelines, own)
+        shape = costs.TransformerShape(
+            reading.sizes, [outline.with_value(columns[number].field) for number in reading.predicted],
+            [reading.sizes[number] for number in reading.predicted], own.width, own.embedding or own.width, own.layers, own.negatives,
+        )  # fmt: skip
+        names = (*(column.field for column in columns), *numbers)
+        return costs.of_transformer(shape, outline, own, names, max_length=own.max_length, crop=own.crop, share=share, threads=threads)
 
     def _unread(self, timelines: Timelines) -> tuple[int, int]:
         """Events of the chosen types beyond the newest that are read, and events of other types."""

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus.costs import Cost, Work
 from habitus.encoders.base import ALL_EVENTS, Encoder, chosen_fields, renamed_keys
 from habitus.errors import LogError, RecipeError
+from habitus.log.outline import Outline
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, OTHER, Events, Timelines
 from habitus.progress import Progress
@@ -159,6 +161,19 @@ class Statistics(Encoder):
         planned = Statistics(self.settings, name=self.name)
         planned._plan(timelines)
         return planned.dim
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Passes over the events, and a figure of each user for each column."""
+        columns, touched = self.width(outline.timelines), len(self.settings.touched)
+        figures = float(outline.users * columns)
+        once = min(outline.events, 1 << 22)
+        return Cost(
+            Work(passes=50.0 * outline.events * touched, written=8.0 * sum(field.size for field in outline.timelines.fields.values())),
+            Work(passes=(300.0 + 50 * touched) * outline.events + 40 * figures).of_block(
+                outline.users, columns, beside=16 * min(figures, _CELLS) + 64.0 * once
+            ),
+            columns,
+        )
 
     def features(self) -> Sequence[str]:
         """The columns' names: `events_7d`, `days_since_last`, `active_days_30d`, …, `TYPE/events_7d` per event type, `FIELD_popularity`,

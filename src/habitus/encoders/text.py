@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from habitus.costs import Cost, Work
 from habitus.encoders.base import ALL_EVENTS, ALL_FIELDS, Encoder
 from habitus.errors import LogError, is_whole, require
+from habitus.log.outline import Outline
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import ABSENT, EVENT_TYPE, FIRST, Timelines
 from habitus.nn.language import LanguageModel, language_model, require_library
@@ -134,6 +136,23 @@ class Text(Encoder):
         """The model's columns. Raises RecipeError if it cannot be loaded."""
         return language_model(self.settings.model, torch_device("cpu")).dim
 
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every user's newest texts at most, each once where fields have few values; a text has a dozen tokens, or two of words."""
+        own, lines = self.settings, outline.timelines
+        model = language_model(own.model, torch_device("cpu"))
+        weights, learned = model.weights
+        names = list(dict.fromkeys(name for text in self._templates(lines) for name in _PLACEHOLDER.findall(text)))
+        values = prod(float(max(_values(lines, name), 1)) for name in names)
+        texts = min(float(np.minimum(lines.lengths, own.newest).sum()), values)
+        words = any(name in lines.fields and lines.fields[name].kind in ("text", "codes") for name in names)
+        tokens = texts * min(24 if words else 12, own.max_tokens or 512)
+        beside = _BLOCK * model.dim * 8.0 + min(texts, _KEPT) * model.dim * 4.0 + 40.0 * min(outline.events, 1 << 22)
+        read = Work(
+            products=2.0 * learned * tokens, passes=600.0 * outline.events + 40.0 * model.dim * tokens,
+            calls=400.0 * texts / own.batch_strings, threads=threads,
+        ).of_block(outline.users, model.dim, beside=beside)  # fmt: skip
+        return Cost(Work(calls=1e4, held=8.0 * weights, stays=4.0 * weights), read, model.dim, on_device=True)
+
     @property
     def dim(self) -> int:
         """Number of columns: the model's; known once fitted."""
@@ -219,6 +238,11 @@ class Text(Encoder):
         found = np.stack([self._seen[one] if one in self._seen else fresh[one] for one in texts])
         self._seen = {**self._seen, **dict(islice(fresh.items(), _KEPT - len(self._seen)))}
         return found
+
+
+def _values(timelines: Timelines, name: str) -> int:
+    """How many values a field has."""
+    return len(timelines.dictionaries[name]) if name in timelines.dictionaries else timelines.field(name).size - FIRST
 
 
 def _bare(name: str) -> str:
