@@ -137,8 +137,8 @@ from habitus.nn.memory import give_back_large_blocks
 
 print(give_back_large_blocks() if sys.argv[1] == "said" else "", end=" ")
 for _ in range(2):  # the first one freed teaches glibc to keep the like of it
-    many = [torch.ones(2 << 20) for _ in range(8)] + [torch.ones(1)]
-    del many[:-1]
+    many = [torch.ones(2 << 20) for _ in range(9)]
+    del many[:-1]  # the last one stays, lest the others lie at the heap's end, which is trimmed
 print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")))
 """
 
