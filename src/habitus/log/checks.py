@@ -30,7 +30,7 @@ from habitus.log.tables import (
     usable,
 )
 from habitus.log.times import written
-from habitus.log.vocabulary import parse_codes
+from habitus.log.vocabulary import numbers_events, parse_codes
 
 Array = NDArray[Any]
 
@@ -230,6 +230,8 @@ def _look_across(log: EventLog, engine: Engine, result: Inspection) -> None:
 def _look_at_field(log: EventLog, name: str, counter: Counter, result: Inspection) -> None:
     values, counts = counter.counted(name)
     result.distinct[name] = len(values)
+    if text := numbers_events(log, name, len(values), int(counts.sum())):
+        result.findings.append(Finding("warning", f"field {name!r}", text, len(values)))
     if log.spec(name).kind != "codes" or not len(values):
         return
     lengths = np.bincount(parse_codes(name, values)[1], weights=counts)

@@ -110,7 +110,7 @@ def scan_csv(files: Sequence[Path], types: Types) -> Any:
 
 def csv_trouble(file: Path) -> str | None:
     """What keeps a CSV file from being read, with the row and the cure, or None: rows that have another number of fields than the
-    header (blank lines left out), loose quotes, text that is not UTF-8. One pass over the file."""
+    header (blank lines left out), loose quotes, NUL characters, text that is not UTF-8. One pass over the file."""
     number, columns, ragged = 0, 0, []
     try:
         with _opened(file) as rows:
@@ -118,6 +118,8 @@ def csv_trouble(file: Path) -> str | None:
             for row in rows:
                 if row:
                     number += 1
+                    if "\0" in "".join(row):
+                        return f"{file}: row {number} has a NUL character, which engines read in their own ways; take it out."
                     if len(row) != columns:
                         ragged.append((number, len(row)))
     except LogError as error:
