@@ -19,6 +19,7 @@ from habitus.log.engine import engine_named
 from habitus.log.tables import TIME, event_table
 from habitus.log.timelines import FIRST, Timelines
 from habitus.log.vocabulary import Vocabulary, fit
+from habitus.nn.batches import Feed, Sequences, columns_of
 
 NEAR = pytest.mark.parametrize("engine", ("polars", "duckdb"))
 END = 8 * 10**18
@@ -111,6 +112,19 @@ def test_lone_surrogates_of_pandas_are_refused(engine: str) -> None:
         learned(frame_log(frame), engine)
 
 
+@NEAR
+def test_fields_with_a_dot(engine: str) -> None:
+    """Exports of web analytics are full of them; DuckDB took what is before the dot for a table."""
+    name = "totals.visits"
+    frame = pl.DataFrame({"u": [1, 1, 2], "t": ["2024-01-01"] * 3, name: ["a", "a", "b"]})
+    properties = {"p": (name, pl.DataFrame({name: ["a", "b", "b"], "c.d": ["x", "y", "y"]}))}
+    log = frame_log(frame, roles={"target": "e"}, properties=properties)
+    texts = "\n".join(one.text for one in inspect(log, engine_named(engine)).findings)
+    assert "1 rows repeat another row" in texts and "1 keys are there more than once (totals.visits b)" in texts
+    vocabulary, _ = learned(frame_log(frame, properties={"p": (name, properties["p"][1].head(2))}), engine)
+    assert vocabulary.values["c.d"].tolist() == ["x", "y"]
+
+
 def figures(lines: Timelines) -> np.ndarray:
     """The vectors of the encoder that trains nothing."""
     return Statistics().fit(lines).encode(lines).to_numpy()
@@ -130,12 +144,13 @@ def test_one_user_with_a_million_events() -> None:
     np.testing.assert_array_equal(vocabulary.values["x"][lines.shards[0].codes["x"][:rows].astype(int) - FIRST], expected["x"].to_numpy())
     assert set(lines.shards[0].codes["same"].tolist()) == {FIRST}, "a field that is always the same has one code"
     assert np.isfinite(figures(lines)).all()
+    batches = list(Feed(Sequences(lines, columns_of(lines, ["x"], 50), max_length=32), np.arange(2)).epoch(0))
+    assert sum(batch.n_events for batch in batches) == 30 + 1, "the newest events only"
 
 
-@pytest.mark.parametrize("text", [False, True])
-def test_a_million_users_with_one_event(text: bool) -> None:
+@pytest.mark.parametrize(("users", "text"), [(1_000_000, False), (1_000_000, True)])
+def test_a_million_users_with_one_event(users: int, text: bool) -> None:
     """Visitors who never come back: as many timelines as events, and no loop over them anywhere."""
-    users = 1_000_000
     ids = np.random.default_rng(0).permutation(users)
     frame = pl.DataFrame({"u": [f"u{one:07}" for one in ids.tolist()] if text else ids, "t": pl.Series(ids * 1_000_000).cast(pl.Datetime("us"))})
     _, lines = learned(frame_log(frame))
@@ -143,3 +158,6 @@ def test_a_million_users_with_one_event(text: bool) -> None:
     np.testing.assert_array_equal(lines.shards[0].time, np.arange(users) * 1_000_000)  # ids ascending are times ascending
     assert str(lines.users[0]) == ("u0000000" if text else "0")
     assert np.isfinite(figures(lines)).all()
+    feed = Feed(Sequences(lines, columns_of(lines, ["event_type"], 50), max_length=32), np.arange(users))
+    seen = np.concatenate([batch.users for batch in feed.epoch(0)])
+    assert sorted(seen.tolist()) == list(range(users))
