@@ -22,13 +22,14 @@ from habitus.errors import InputError, TrainingError, is_whole, require, require
 from habitus.nn import processes
 from habitus.nn.ahead import ahead
 from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
-from habitus.nn.memory import halves, in_fitting_pieces, is_out_of_memory, release
+from habitus.nn.memory import give_back_large_blocks, halves, in_fitting_pieces, is_out_of_memory, release
 from habitus.nn.sharing import Held, Shared
 from habitus.nn.threads import coarse
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+_LARGE = 1 << 23  # weights from which on memory is worth a twentieth of the time
 _LOOK_EVERY = 16  # batches between two looks at the loss; a look makes a GPU wait
 
 
@@ -214,7 +215,10 @@ class _Trainer:
     @contextmanager
     def surroundings(self) -> Iterator[None]:
         """Torch's random numbers are this training's, and so is, on a CPU, how work is spread over threads."""
-        with seeded(self._seed, self._fabric.device), coarse() if self._fabric.device.type == "cpu" else nullcontext():
+        on_cpu = self._fabric.device.type == "cpu"
+        if on_cpu and sum(parameter.numel() for parameter in self._raw.parameters()) >= _LARGE:
+            give_back_large_blocks()
+        with seeded(self._seed, self._fabric.device), coarse() if on_cpu else nullcontext():
             yield
 
     def resumed(self, checkpoints: Checkpoints) -> _Course:
