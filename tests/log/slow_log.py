@@ -82,7 +82,7 @@ def parts(text: str) -> list[int]:
 def _vectors(fitted: Sequence[list[int]], values: Sequence[list[int] | None]) -> list[Any]:
     lengths = Counter(len(codes) for codes in fitted)
     length = max(1, min((size for size in lengths if lengths[size] == max(lengths.values())), default=1))
-    largest = max((code for codes in fitted for code in codes), default=0 if fitted else -1)
+    largest = max((code for codes in fitted for code in codes), default=0)  # code 0 is there always
 
     def coded(codes: list[int] | None) -> list[int]:
         found = [FIRST + code if code <= largest else OTHER for code in (codes or [])[:length]]

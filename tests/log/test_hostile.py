@@ -9,9 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from habitus.encoders.base import Encoder
+from habitus.encoders.gru_autoencoder import GRUAutoencoder, GRUAutoencoderSettings
+from habitus.encoders.statistics import Statistics, StatisticsSettings
 from habitus.errors import HabitusError, LogError
 from habitus.log.build import build
 from habitus.log.checks import inspect, survey
@@ -19,6 +22,7 @@ from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.log.vocabulary import Vocabulary, fit
+from habitus.pipeline import survey as looked_through
 from log import slow_log
 from log.hostile import Drawn, tame, wild
 from log.test_build import arrays
@@ -56,6 +60,7 @@ def outcome(log: EventLog, engine: str) -> dict[str, Any]:
         except HabitusError as error:
             found[f"survey/{event}"] = type(error)
     try:
+        looked_through(log, runs, bad_rows="skip")
         found |= everything(*learned(log, engine))
     except HabitusError as error:
         found["error"] = type(error)
@@ -141,3 +146,28 @@ def test_order_and_files_of_rows_change_nothing(drawn: Drawn, data: st.DataObjec
         except LogError:
             return
         assert everything(*learned(drawn.opened(Path(folder) / "b", cut), engine)) == whole
+
+
+LEARNERS: list[Encoder] = [
+    Statistics(),
+    Statistics(StatisticsSettings(per_type=True, periods=(7,), half_lives=(1.0,), intervals=True, touched=("*",), top=3)),
+    GRUAutoencoder(
+        GRUAutoencoderSettings(
+            fields=("event_type", "*", "weekday", "hour", "gap", "weeks_before_until"), embedding=2, hidden=3, layers=1, max_length=6, epochs=1
+        )
+    ),
+]
+
+
+@settings(max_examples=max(settings().max_examples // 3, 8))
+@given(tame(), st.sampled_from(LEARNERS))
+def test_vectors_of_tame_logs_are_finite(drawn: Drawn, encoder: Encoder) -> None:
+    """One figure that is not a number makes every neighbour, mean and probe of it one; whoever cannot learn from a log says so."""
+    with TemporaryDirectory() as folder:
+        try:
+            log, last = drawn.opened(Path(folder)), max((event["time"] for event in slow_log.events_of(drawn)), default=0)
+            lines = build(log, fit(log, until=last + 1), until=last + 1)
+            vectors = encoder.fit(lines, device="cpu").encode(lines, device="cpu").to_numpy()
+        except HabitusError:
+            return
+    assert vectors.shape[0] == len(lines) and np.isfinite(vectors).all()

@@ -32,13 +32,14 @@ from habitus.log.tables import (
     user_lost,
 )
 from habitus.log.times import written
-from habitus.log.vocabulary import parse_codes
+from habitus.log.vocabulary import numbers_events, parse_codes
 
 Array = NDArray[Any]
 
 EXAMPLES = 3
 REASONS = ("no user", "no time", "unreadable time", "no user, no time", "no user, unreadable time")
 """Why a row cannot be used; each such row has one."""
+KEY = "_key"  # rows are grouped under names of ours: Narwhals hands a name to DuckDB as it is, and "a.b" is a column of a table a there
 
 
 @dataclass(frozen=True)
@@ -176,18 +177,18 @@ def property_findings(log: EventLog, table: str, engine: Engine) -> list[Finding
     `survey` does."""
     check_files(log, table)
     key = log.properties[table].key
-    repeated = property_table(log, table, engine).group_by(key).agg(nw.len().alias(N)).filter(nw.col(N) > 1)
+    keys = property_table(log, table, engine).select(nw.col(key).alias(KEY))
     with reading_table(log, table):
-        found = engine.columns(repeated.sort(key))
-    if not len(found[key]):
+        found = engine.columns(keys.group_by(KEY).agg(nw.len().alias(N)).filter(nw.col(N) > 1).sort(KEY))[KEY]
+    if not len(found):
         return []
-    examples = ", ".join(str(value) for value in found[key][:EXAMPLES])
+    examples = ", ".join(str(value) for value in found[:EXAMPLES])
     return [
         Finding(
             "error",
             f"table {table!r}",
-            f"{len(found[key]):,} keys are there more than once ({key} {examples}); keep one row per key.",
-            len(found[key]),
+            f"{len(found):,} keys are there more than once ({key} {examples}); keep one row per key.",
+            len(found),
         )
     ]
 
@@ -212,8 +213,9 @@ def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result:
         late = 0
         if found.last is not None and found.last > now:
             late = int(engine.columns(frame.filter(nw.col(TIME) > now).select(nw.len().alias(N)))[N][0])
-        names = [USER, TIME, *log.events[event].fields]
-        repeated = frame.group_by(names).agg(nw.len().alias(N)).filter(nw.col(N) > 1).select((nw.col(N) - 1).sum().alias(N))
+        own = {f"{KEY}{number}": nw.col(name) for number, name in enumerate((USER, TIME, *log.events[event].fields))}
+        rows = frame.select(*(column.alias(name) for name, column in own.items()))
+        repeated = rows.group_by(*own).agg(nw.len().alias(N)).filter(nw.col(N) > 1).select((nw.col(N) - 1).sum().alias(N))
         twice = int(engine.columns(repeated)[N][0] or 0)
     if late:
         text = (
@@ -257,6 +259,8 @@ def _look_across(log: EventLog, engine: Engine, result: Inspection) -> None:
 def _look_at_field(log: EventLog, name: str, counter: Counter, result: Inspection) -> None:
     values, counts = counter.counted(name)
     result.distinct[name] = len(values)
+    if text := numbers_events(log, name, len(values), int(counts.sum())):
+        result.findings.append(Finding("warning", f"field {name!r}", text, len(values)))
     if log.spec(name).kind != "codes" or not len(values):
         return
     lengths = np.bincount(parse_codes(name, values)[1], weights=counts)

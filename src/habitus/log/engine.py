@@ -29,6 +29,7 @@ class Engine(Protocol):
 
     name: str
     near: bool  # whether it runs on this machine, so that rows are brought here to be coded
+    unnameable: str  # signs that no field's name may have here
 
     def remembered(self, of: Any, what: tuple[Any, ...], make: Callable[[], T]) -> T:
         """What `make` gives, made once for the object `of` and kept as long as the engine lives."""
@@ -117,7 +118,7 @@ def file_state(files: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
 class Memory:
     """What all engines share: what was found or made once, and the objects it belongs to, so that no other takes their identity."""
 
-    near = False
+    near, unnameable = False, ""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}

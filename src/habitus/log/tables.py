@@ -135,6 +135,8 @@ def _with_fields(
     log: EventLog, table: str, frame: Frame, private: dict[str, str], sources: dict[str, str], engine: Engine
 ) -> tuple[Frame, dict[str, str]]:
     """Add the fields, read as their kinds say; the private name of each."""
+    if odd := next((name for name in sources if set(name) & set(engine.unnameable)), None):
+        raise LogError(f"table {table!r}: {engine.name} takes {odd!r} for no plain name; call the field otherwise, with `columns`.")
     made = {name: f"_f{number}" for number, name in enumerate(sources)}
     for name, ours in made.items():
         source = read.Source(table, sources[name], private[name], of=log)
