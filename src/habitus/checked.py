@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from tokenize import TokenError
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -177,6 +178,28 @@ def map_safetensors(path: Path) -> dict[str, Array]:
         return _strings_restored(views, path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtefactError(f"{path}: not a sound safetensors file ({error}); the artefact is damaged.") from None
+
+
+def npy(path: Path) -> Array:
+    """The array of a .npy file, in memory. Raises ValueError or OSError if it is none: objects, which would have to be unpickled, or a
+    header that claims another size than the file has."""
+    from numpy.lib import format as layout
+
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError("there is no such file")
+    try:
+        with path.open("rb") as file:
+            version = layout.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"its version {version} is none that holds plain arrays")
+            shape, _, dtype = (layout.read_array_header_1_0 if version == (1, 0) else layout.read_array_header_2_0)(file)
+            claimed, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+            if dtype.hasobject or min(shape, default=0) < 0 or claimed != there:
+                raise ValueError(f"{dtype} of shape {shape} is not what its {there:,} bytes can hold")
+            file.seek(0)
+            return np.asarray(np.load(file, allow_pickle=False))
+    except (TypeError, EOFError, SyntaxError, TokenError, RecursionError, OverflowError) as error:
+        raise ValueError(f"no sound .npy file ({error})") from None
 
 
 def _mode(path: Path) -> int | None:

@@ -278,7 +278,7 @@ def _read(path: Path, n_users: int, dim: int, n_blocks: int) -> tuple[Array, Arr
         checked.require((np.diff(known.offsets.to_numpy()) == n_blocks).all(), path, f"`known` speaks of {n_blocks} blocks")
         users = _ids(table["user"].combine_chunks(), packed, path)
         return users, flat.to_numpy().reshape(n_users, dim), ours.to_numpy(zero_copy_only=False).reshape(n_users, n_blocks)
-    except (ValueError, TypeError, OSError, MemoryError, pa.ArrowException) as error:
+    except (KeyError, ValueError, TypeError, OSError, MemoryError, pa.ArrowException) as error:
         raise ArtefactError(f"{path}: cannot be read as profiles ({str(error)[:300]}); the file is damaged.") from None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.errors import LogError
 from habitus.log.engine import reading
 
@@ -29,7 +30,7 @@ def read_users(file: Path) -> Array:
     """
     with reading(f"{file}, a list of users"):
         if file.suffix == ".npy":
-            ids = np.asarray(np.load(file, allow_pickle=False))
+            ids = checked.npy(file)
         elif file.suffix == ".parquet":
             ids = _first_column(file)
         else:
