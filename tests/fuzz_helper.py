@@ -17,14 +17,18 @@ from safetensors.numpy import load, save
 
 Rng = np.random.Generator
 NASTY: tuple[Any, ...] = (
-    None, -1, 0, 1, 5, 2**31, 2**53, 2**62, 2**63 - 1, 2**63, -(2**63), 2**70, 0.5, "@1e400@", "@NaN@", "@-Infinity@", "", [], {}, [[]], [None],
-    {"": None}, True, False, "x" * 100_000, "../../etc/passwd", "/etc/passwd", "a\0b", "os", "builtins", "__init__", "base", "\ud800", "ä" * 300,
-    "event_type", "sku", "name", "query", "weekday", "@DEEP@", "@TWICE@", [1, 1], ["event_type", "event_type"], 1e308, "*",
+    None, -1, 0, 1, 5, 2**31, 2**53, 2**62, 2**63 - 1, 2**63, -(2**63), 2**70, 0.5, "@1e400@", "@NaN@", "@-Infinity@", "", [], {}, [[]],
+    [None], {"": None}, True, False, "x" * 100_000, "../../etc/passwd", "/etc/passwd", "a\0b", "os", "builtins", "__init__", "base", "\ud800",
+    "ä" * 300, "event_type", "sku", "name", "query", "weekday", "@DEEP@", "@TWICE@", [1, 1], ["event_type", "event_type"], 1e308, "*",
 )  # fmt: skip
 _RAW = {
     '"@1e400@"': "1e400", '"@NaN@"': "NaN", '"@-Infinity@"': "-Infinity", '"@DEEP@"': "[" * 100_000 + "]" * 100_000,
     '"@TWICE@"': '{"a": 1, "a": 2}',
 }  # fmt: skip
+SHAPES: tuple[Any, ...] = (
+    [2**40], [-1], [-1, -1], [2**32, 2**32], [0], [], [1] * 100, ["3"], [2.0], None, [True], [2**63], [2**40, 0],
+)  # fmt: skip
+KEYS = ("", "..", "codes/", "/utf8", "x/utf8", "users/utf8", "a" * 70_000, "weights/", "dictionary/x")
 
 
 class Hung(BaseException):
@@ -140,13 +144,13 @@ def header_changed(path: Path, rng: Rng) -> str:
     if what == 0:
         entry["dtype"] = str(rng.choice(["F64", "I64", "U8", "BOOL", "F8_E4M3", "object", "O", "|O8", "BF16", "I32", "F32", "F16"]))
     elif what == 1:
-        entry["shape"] = [[2**40], [-1], [-1, -1], [2**32, 2**32], [0], [], [1] * 100, ["3"], [2.0], None, [True], [2**63]][int(rng.integers(12))]
+        entry["shape"] = SHAPES[int(rng.integers(len(SHAPES)))]
     elif what == 2:
         entry["data_offsets"] = [[0, 2**62], [-8, 0], [8, 0], [0], None, [0.0, 8.0], ["0", "8"], [2**64, 2**64]][int(rng.integers(8))]
     elif what == 3:
         entry.update(other)
     elif what == 4:
-        header[str(rng.choice(["", "..", "codes/", "/utf8", "x/utf8", "users/utf8", "a" * 70_000, "weights/", "dictionary/x"]))] = header.pop(name)
+        header[KEYS[int(rng.integers(len(KEYS)))]] = header.pop(name)
     elif what == 5:
         del header[name]
     elif what == 6:

@@ -4,6 +4,7 @@ Never another exception, never anything run, never a file outside the folder, ne
 are tried as here (default 1); HABITUS_FUZZ_SEED begins elsewhere.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.test_contract import SMALL, encode, fit, new
+from encoders.test_contract import encode, fit, new
 from fuzz_helper import NASTY, Rng, Watch, by_kind, bytes_changed, json_changed, listed, places, replaced, seal, time_limit
+from habitus import report
 from habitus.encoders.base import Encoder, encoder_kinds
 from habitus.errors import ArtefactError, HabitusError, InputError
 from habitus.export import opened as open_profiles
@@ -35,7 +37,6 @@ from habitus.nn.checkpoints import Checkpoints
 from habitus.pipeline import run
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
-from habitus.report import gather
 from shop_helper import on_disk, shop
 from timelines_helper import random_timelines
 
@@ -68,6 +69,10 @@ def _blocks(seed: int = 0) -> list[Profiles]:
 
 
 _FUSED = {"a": BlockFusion(reduce=3), "b": BlockFusion(scale="quantile", unknown="zero"), "c": BlockFusion(scale="standard", known=True)}
+
+
+def _write_profiles(folder: Path, seed: int) -> None:
+    Fusion(_FUSED).fit(_blocks(seed)).apply(_blocks(seed)).save(folder)
 
 
 def _write_encoder(kind: str, folder: Path, seed: int) -> None:
@@ -114,7 +119,8 @@ def _finite(profiles: Profiles) -> None:
 
 def _use_profiles(profiles: Profiles) -> None:
     _finite(profiles)
-    profiles.nearest(profiles.users[0])
+    if len(profiles):
+        profiles.nearest(profiles.users[0])
     for name in profiles.blocks:
         assert profiles.block(name).dim >= 0
     profiles.to_polars()
@@ -122,7 +128,7 @@ def _use_profiles(profiles: Profiles) -> None:
 
 def _use_timelines(lines: Timelines) -> None:
     lines.count_before(slice(None), lines.until - 5)
-    assert len(lines.select(lines.users[:3])) == 3
+    assert len(lines.select(lines.users[:3])) == min(len(lines), 3)
     events = lines.read(slice(None), [*lines.fields, *TIME_FIELDS], newest=9)
     for name, codes in events.codes.items():
         assert len(codes) == len(events.time) and (codes < max(lines.field(name).size, FIRST + 7)).all()
@@ -139,11 +145,11 @@ def _use_vocabulary(found: Vocabulary) -> None:
 def _use_run(folder: Path) -> None:
     found = FinishedRun.open(folder)
     assert found.recipe.members and found.window_days >= 1
-    gather.open_run(folder)
+    report.write(folder)
 
 
 SUBJECTS: dict[str, Subject] = {
-    "profiles": Subject(lambda folder, seed: Fusion(_FUSED).fit(_blocks(seed)).apply(_blocks(seed)).save(folder), Profiles.open, _use_profiles),
+    "profiles": Subject(_write_profiles, Profiles.open, _use_profiles),
     "timelines": Subject(lambda folder, seed: random_timelines(seed, users=24, shards=3).save(folder), Timelines.open, _use_timelines),
     "vocabulary": Subject(lambda folder, seed: _vocabulary().save(folder), Vocabulary.open, _use_vocabulary),
     "fusion": Subject(
@@ -197,10 +203,6 @@ def outcome(subject: Subject, folder: Path, seconds: float = 20.0) -> str:
             subject.use(opened)
         except HabitusError:
             return "refused in use"
-        except IndexError:
-            if len(opened) == 0:  # nobody: there is no first user to look at
-                return "usable"
-            raise
     return "usable"
 
 
@@ -265,8 +267,6 @@ def test_careful_forgery_is_refused_or_usable(name: str, pristine: Callable[...,
 def test_every_json_value_may_be_wrong(name: str, pristine: Callable[..., Path], tmp_path: Path) -> None:
     """A setting, a count or a name of a wrong type would be a traceback, an endless loop or all of the memory."""
     files = [file.relative_to(pristine(name)) for file in listed(pristine(name)) if file.suffix == ".json"]
-    import json
-
     every = [(file, at) for file in files for at in range(len(places(json.loads((pristine(name) / file).read_bytes()))))]
     if not every:
         return
@@ -305,16 +305,14 @@ def test_swapped_files_are_refused_or_usable(name: str, pristine: Callable[..., 
 
 
 NAMES = (
-    "..", ".", "", "/", "/etc/passwd", "../pristine", "a/../../b", "a\0b", "a" * 300, "a/" * 3000 + "b", "\u202e", "C:\\x", "\\\\host\\x", "..\\x",
-    "C:x", "./state.safetensors", "state.safetensors/", "STATE.safetensors", "a//b", "encoders/../..", "~", "-rf", "\ud800",
+    "..", ".", "", "/", "/etc/passwd", "../pristine", "a/../../b", "a\0b", "a" * 300, "a/" * 3000 + "b", "\u202e", "C:\\x", "\\\\host\\x",
+    "..\\x", "C:x", "./state.safetensors", "state.safetensors/", "STATE.safetensors", "a//b", "encoders/../..", "~", "-rf", "\ud800",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", NAMES)
 def test_names_stay_inside(wrong: str, pristine: Callable[..., Path], tmp_path: Path) -> None:
     """A name in a manifest would lead to somebody's own files."""
-    import json
-
     for key in ("files", "members", "parts"):
         folder = tmp_path / key / "model"
         shutil.copytree(pristine("model"), folder)
@@ -332,8 +330,6 @@ def test_names_stay_inside(wrong: str, pristine: Callable[..., Path], tmp_path: 
 @pytest.mark.parametrize("kind", ["os", "base", "__init__", "..model", "habitus.model", "antigravity", "als\0", "ALS", ""])
 def test_a_kind_imports_no_other_module(kind: str, pristine: Callable[..., Path], tmp_path: Path) -> None:
     """A name in a file would choose what code is loaded."""
-    import json
-
     folder = tmp_path / "one"
     shutil.copytree(pristine("encoder als"), folder)
     said = json.loads((folder / "manifest.json").read_text())
@@ -390,8 +386,6 @@ for name, folder in {cases!r}:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is limited as Linux does")
 def test_what_is_only_claimed_takes_no_memory(pristine: Callable[..., Path], tmp_path: Path) -> None:
     """A file of a few bytes that claims to hold a terabyte would take a machine down."""
-    import json
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 

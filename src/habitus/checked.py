@@ -13,7 +13,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tokenize import TokenError
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 from habitus.errors import ArtefactError
 
 Array = NDArray[Any]
-T = TypeVar("T")
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 """How many of something there are, where there is an array entry or an object for each."""
@@ -85,20 +84,19 @@ def parsed(content: bytes) -> Any:
     return value
 
 
-def shaped(value: Any, shape: type[T] | Any, where: object) -> T:
+def shaped(value: Any, shape: Any, where: object) -> Any:
     """A JSON value as the `shape` that is expected of it: a dataclass or any type hint, whole numbers being no texts and no truth values.
 
     Raises ArtefactError with the place inside the value where it differs.
     """
     try:
-        found: T = _adapter(shape).validate_json(json.dumps(value), strict=True)
+        return _adapter(shape).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "all of it"
         raise ArtefactError(f"{where}: {place[:200]}: {first['msg']}, received {str(first['input'])[:80]!r}; it is damaged.") from None
     except (ValueError, TypeError) as error:
         raise ArtefactError(f"{where}: not what was expected ({error}); it is damaged.") from None
-    return found
 
 
 def require(holds: object, where: object, rule: str) -> None:

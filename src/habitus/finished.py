@@ -132,15 +132,16 @@ class _Said:
     """What run.json says and others build upon; more may be there."""
 
     recipe: checked.Facts
-    split: Any  # see `FinishedRun.split`
+    split: checked.Facts
     log: str
     engine: str
     seed: int
     seconds: dict[str, float]
     users: checked.Count
-    rows: dict[str, _Rows]
     events: Annotated[int, checked.Field(ge=0, lt=2**53)]
     known: checked.Count = 0
+    rows: dict[str, _Rows] = field(default_factory=dict)
+    events_left_out: dict[str, tuple[checked.Count, checked.Count]] = field(default_factory=dict)
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
     comparisons: tuple[_Comparison, ...] = ()
     members_lack: dict[str, dict[str, str]] = field(default_factory=dict)

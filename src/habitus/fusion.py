@@ -158,7 +158,7 @@ def _restored(name: str, settings: BlockFusion, arrays: Mapping[str, Array], whe
         take("center", take("components", width, None).shape[1])
     if settings.scale == "standard":
         take("mean", width)
-        take("deviation", width, least=np.finfo(np.float64).tiny)
+        take("deviation", width, least=float(np.finfo(np.float64).tiny))
     if settings.scale == "quantile":
         for grid in (take("ranks", None), take("quantiles", len(state["ranks"]), width)):
             checked.require(len(grid) and (np.diff(grid, axis=0) >= 0).all(), where, f"the quantiles of {name!r} ascend")

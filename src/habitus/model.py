@@ -104,10 +104,8 @@ class Model:
         source = Path(folder)
         said = artefact.opening(source, KIND).said(_Said)
         names = [artefact.VOCABULARY, artefact.FUSION, *(f"{artefact.ENCODERS}/{_plain(name, source)}" for name in said.members)]
-        checked.require(
-            sorted(names) == sorted(said.parts) and said.members, source, "its parts are those of its members"
-        )
-        places = {name: checked.inside(source, name) for name in names}
+        checked.require(set(names) <= set(said.parts) and said.members, source, "it has members, and its parts are those of its members")
+        places = {name: checked.inside(source, name) for name in said.parts}
         for name, place in places.items():
             if artefact.fingerprint(place) != said.parts[name]:
                 raise ArtefactError(f"{place}: not the part that this model was made with; fit the model again.")

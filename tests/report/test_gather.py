@@ -47,7 +47,7 @@ def test_open_run_reads_what_the_run_left(opened: Run, finished: tuple[Path, Any
         ("scores.json", "{}", "a list of rows"),
         ("scores.json", '[{"profiles": "profile"}]', "row 1 lacks 'task'"),
         ("scores.json", "[3]", "row 1 lacks"),
-        ("scores.json", json.dumps([dict.fromkeys(KEYS, "high")]), r"row 1: score: .*received 'high'"),
+        ("scores.json", json.dumps([dict.fromkeys(gather._SCORE_KEYS, "high")]), r"row 1: score.*received .high"),
         ("ablation.json", '[{"kind": "alone"}]', "row 1 lacks 'step'"),
         ("cutoffs.json", "7", "a list of rows"),
         ("profiles/manifest.json", None, "no manifest.json"),

@@ -227,7 +227,7 @@ class NextEvent(Encoder):
         checked.require(sound and (reading.read or reading.numbers_read), where, "what it reads and predicts are its columns and numbers")
         checked.require(self.settings.layers <= len(arrays), where, "it has weights of each layer")
         self._model = restored(self._new_model, arrays, "weights", where)
-        checked.array(arrays, "weights/scale", where, "f", (len(self._numbers),), least=np.finfo(np.float32).tiny)
+        checked.array(arrays, "weights/scale", where, "f", (len(self._numbers),), least=float(np.finfo(np.float32).tiny))
 
     def _new_model(self) -> NextEventModel:
         assert self._reading is not None

@@ -40,7 +40,7 @@ class Column:
     def of(self, events: Events) -> Array:
         """This column's codes, (n_events) int64; codes beyond `size` read as OTHER."""
         codes = events.codes[self.field]
-        if codes.ndim == 1 if self.part >= 0 else codes.ndim > 1 or self.part >= codes.shape[-1]:
+        if (self.part >= 0) != (codes.ndim > 1) or (self.part >= 0 and self.part >= codes.shape[1]):
             raise LogError(f"the field {self.field!r} has no {self.name}: its values are of another length than at fit; fit again.")
         codes = (codes if self.part < 0 else codes[:, self.part]).astype(np.int64)
         return np.where(codes < self.size, codes, OTHER)
@@ -65,7 +65,7 @@ def columns_of(timelines: Timelines, fields: Sequence[str], keep: int) -> tuple[
 
 def columns_from(entries: Any, coded: Callable[[str], int], where: object) -> tuple[Column, ...]:
     """The columns that a file lists, one at least. Raises ArtefactError unless each is of a field that has so many codes (`coded`)."""
-    columns = checked.shaped(entries, tuple[Column, ...], where)
+    columns: tuple[Column, ...] = checked.shaped(entries, tuple[Column, ...], where)
     for column in columns:
         sound = column.part >= -1 and FIRST <= column.size <= coded(column.field)
         checked.require(sound, where, f"{column.field!r} is a column of codes that there are")

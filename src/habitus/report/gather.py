@@ -19,7 +19,13 @@ _SCORE_KEYS = ("profiles", "task", "probe", "scored_on", "metric", "cutoff", "sc
 _ABLATION_KEYS = ("kind", "step", "block", "task", "scored_on", "metric", "score", "low", "high", "difference", "difference_low",
                   "difference_high")  # fmt: skip
 
-_FIGURES = {"score", "low", "high", "difference", "difference_low", "difference_high"}
+_SHAPES: dict[tuple[str, ...], Any] = {
+    ("score", "low", "high", "difference", "difference_low", "difference_high"): float | None,
+    ("users", "labels_left_out"): checked.Count,
+    ("step",): int | None,
+    ("block",): str | None,
+    ("profiles", "task", "probe", "scored_on", "metric", "cutoff", "kind"): str,
+}
 
 Row = Mapping[str, Any]
 
@@ -59,8 +65,10 @@ class Run:
 
 
 def open_run(folder: str | Path) -> Run:
-    """Read a run's folder. Raises ArtefactError if the run is not finished, or a part of it is missing, damaged or another run's."""
+    """Read a run's folder. Raises ArtefactError if the run is not finished, or a part of it is missing, damaged or another run's, and
+    RecipeError if its recipe is none."""
     finished = FinishedRun.open(folder)
+    _ = finished.recipe, finished.split  # sound, so that whoever shows them need not ask
     place = finished.folder
     scores = _rows(place / artefact.SCORES, _SCORE_KEYS)
     ablation = _rows(place / artefact.ABLATION, _ABLATION_KEYS) if (place / artefact.ABLATION).exists() else ()
@@ -81,7 +89,6 @@ def _rows(path: Path, keys: Sequence[str]) -> Sequence[Row]:
         lacking = [key for key in keys if not isinstance(row, dict) or key not in row]
         if lacking:
             raise ArtefactError(f"{path}: row {number + 1} lacks {lacking[0]!r}; the file is damaged, make it again.")
-        figures, words = ({key: row[key] for key in keys if (key in _FIGURES) == figure} for figure in (True, False))
-        checked.shaped(figures, dict[str, float | None], f"{path}: row {number + 1}")
-        checked.shaped(words, dict[str, str | int | None], f"{path}: row {number + 1}")
+        for names, shape in _SHAPES.items():
+            checked.shaped({key: row[key] for key in names if key in row}, dict[str, shape], f"{path}: row {number + 1}")  # type: ignore[valid-type]
     return rows
