@@ -17,9 +17,9 @@ from safetensors.numpy import load, save
 
 Rng = np.random.Generator
 NASTY: tuple[Any, ...] = (
-    None, -1, 0, 1, 5, 2**31, 2**53, 2**62, 2**63 - 1, 2**63, -(2**63), 2**70, 0.5, "@1e400@", "@NaN@", "@-Infinity@", "", [], {}, [[]],
-    [None], {"": None}, True, False, "x" * 100_000, "../../etc/passwd", "/etc/passwd", "a\0b", "os", "builtins", "__init__", "base", "\ud800",
-    "ä" * 300, "event_type", "sku", "name", "query", "weekday", "@DEEP@", "@TWICE@", [1, 1], ["event_type", "event_type"], 1e308, "*",
+    None, -1, 0, 1, 5, 2**31, 2**53, 2**62, 2**63 - 1, 2**63, -(2**63), 2**70, 0.5, 1e308, "@1e400@", "@NaN@", "@-Infinity@", True, False,
+    "", [], {}, [[]], [None], {"": None}, [1, 1], ["event_type", "event_type"], "@DEEP@", "@TWICE@", "x" * 100_000, "../../etc/passwd",
+    "/etc/passwd", "a\0b", "os", "builtins", "__init__", "base", "\ud800", "ä" * 300, "event_type", "sku", "name", "query", "weekday", "*",
 )  # fmt: skip
 _RAW = {
     '"@1e400@"': "1e400", '"@NaN@"': "NaN", '"@-Infinity@"': "-Infinity", '"@DEEP@"': "[" * 100_000 + "]" * 100_000,

@@ -37,6 +37,7 @@ from habitus.nn.checkpoints import Checkpoints
 from habitus.pipeline import run
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
+from habitus.report import gather
 from shop_helper import on_disk, shop
 from timelines_helper import random_timelines
 
@@ -142,10 +143,9 @@ def _use_vocabulary(found: Vocabulary) -> None:
         assert (found.buckets(name, np.array([0.0, 1e9, np.nan])) < found.fields[name].size).all()
 
 
-def _use_run(folder: Path) -> None:
-    found = FinishedRun.open(folder)
+def _use_run(found: FinishedRun) -> None:
     assert found.recipe.members and found.window_days >= 1
-    report.write(folder)
+    gather.open_run(found.folder)
 
 
 SUBJECTS: dict[str, Subject] = {
@@ -161,7 +161,8 @@ SUBJECTS: dict[str, Subject] = {
         lambda folder: Checkpoints(folder, {}).newest() or folder,  # of another training: looked at, and not taken up
         lambda folder: new("gru_autoencoder").fit(TIMELINES, seed=0, device="cpu", work=folder),
     ),
-    "run": Subject(_write_run, FinishedRun.open, lambda found: _use_run(found.folder)),
+    "run": Subject(_write_run, FinishedRun.open, _use_run),
+    "report": Subject(_write_run, FinishedRun.open, lambda found: report.write(found.folder)),
     "entry": Subject(_write_entry, open_profiles, _use_profiles, InputError),
     "users": Subject(_write_users, lambda folder: read_users(folder / "users.npy"), lambda ids: np.sort(ids), InputError, around=1),
 } | {
@@ -169,7 +170,7 @@ SUBJECTS: dict[str, Subject] = {
     for kind in encoder_kinds()
 }  # fmt: skip
 
-CAREFUL = {"checkpoint": 12, "run": 25, "encoder text": 25, "encoder hybrid_factors": 40, "encoder next_event": 40}
+SLOW = {"checkpoint": 4, "report": 12, "run": 20, "encoder text": 20, "encoder hybrid_factors": 40, "encoder next_event": 40}
 """Cases of the careful attacker, where not 60: those whose use takes long."""
 everything = pytest.mark.parametrize("name", SUBJECTS)
 
@@ -181,14 +182,15 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], P
 
     def of(name: str, seed: int = 0) -> Path:
         if (name, seed) not in made:
-            made[name, seed] = base / f"{name.replace(' ', '-')}-{seed}"
+            made[name, seed] = base / name.replace(" ", "-") / str(seed)
+            made[name, seed].parent.mkdir(exist_ok=True)
             SUBJECTS[name].write(made[name, seed], seed)
         return made[name, seed]
 
     return of
 
 
-def outcome(subject: Subject, folder: Path, seconds: float = 20.0) -> str:
+def outcome(subject: Subject, folder: Path, seconds: float = 60.0) -> str:
     """Whether a folder is refused, refused where it is used, or is usable; raises whatever else becomes of it."""
     with time_limit(seconds), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of overflow, in numbers that are then refused
@@ -244,8 +246,8 @@ def test_clumsy_damage_is_refused(name: str, pristine: Callable[..., Path], tmp_
             return bytes_changed(file, rng)
         return replaced(file, rng, folder, tmp_path / "outside")
 
-    found = attacked(name, pristine, tmp_path, 30 if name != "checkpoint" else 4, attack)
-    if name not in ("entry", "users", "run", "checkpoint"):  # without checksums, or with a fresh start in their place
+    found = attacked(name, pristine, tmp_path, min(30, SLOW.get(name, 60)), attack)
+    if name not in ("entry", "users", "run", "report", "checkpoint"):  # without checksums, or with a fresh start in their place
         assert found["refused"] >= 0.9 * found.total() and not found["refused in use"]
 
 
@@ -259,7 +261,7 @@ def test_careful_forgery_is_refused_or_usable(name: str, pristine: Callable[...,
         seal(folder)
         return how
 
-    found = attacked(name, pristine, tmp_path, CAREFUL.get(name, 60), attack)
+    found = attacked(name, pristine, tmp_path, SLOW.get(name, 60), attack)
     assert found["refused"] + found["refused in use"] > 0
 
 
@@ -282,7 +284,7 @@ def test_every_json_value_may_be_wrong(name: str, pristine: Callable[..., Path],
         return how
 
     attack.number = 0  # type: ignore[attr-defined]
-    attacked(name, pristine, tmp_path, 2 * CAREFUL.get(name, 60) // 3, attack)
+    attacked(name, pristine, tmp_path, 2 * SLOW.get(name, 60) // 3, attack)
 
 
 @everything
@@ -301,7 +303,7 @@ def test_swapped_files_are_refused_or_usable(name: str, pristine: Callable[..., 
                 return f"{file.name} of {other}"
         return "nothing"
 
-    attacked(name, pristine, tmp_path, 10 if name != "checkpoint" else 3, attack)
+    attacked(name, pristine, tmp_path, min(10, SLOW.get(name, 60)), attack)
 
 
 NAMES = (
