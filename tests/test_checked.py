@@ -16,10 +16,10 @@ from habitus.errors import ArtefactError
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'{"a": NaN}', "NaN is no number"), (b"[-Infinity]", "is no number"), (b"[1e400]", "beyond the range"), (b"[1" + b"0" * 30 + b"]", "64 bits"),
-        (b"1" * 10_000, "64 bits"), (b'{"a": 1, "a": 2}', "a key twice"), (b"[" * 100_000 + b"]" * 100_000, "JSON"),
-        (b"[" * 200 + b"]" * 200, "nested more than 100"), (b'["\\ud800"]', "surrogates"), (b'{"\\udfff": 1}', "surrogates"), (b"\xff", "utf-8"),
-        (b"", "JSON"), (b"{", "JSON"),
+        (b'{"a": NaN}', "NaN is no number"), (b"[-Infinity]", "is no number"), (b"[1e400]", "beyond the range"),
+        (b"[1" + b"0" * 30 + b"]", "64 bits"), (b"1" * 10_000, "64 bits"), (b'{"a": 1, "a": 2}', "a key twice"),
+        (b"[" * 100_000 + b"]" * 100_000, "JSON"), (b"[" * 200 + b"]" * 200, "nested more than 100"), (b'["\\ud800"]', "surrogates"),
+        (b'{"\\udfff": 1}', "surrogates"), (b"\xff", "utf-8"), (b"", "JSON"), (b"{", "JSON"),
     ],
 )  # fmt: skip
 def test_json_that_is_none(tmp_path: Path, content: bytes, said: str) -> None:
@@ -45,8 +45,11 @@ class _Shape:
 
 @pytest.mark.parametrize(
     ("change", "place"),
-    [({"count": "5"}, "count"), ({"count": True}, "count"), ({"count": -1}, "count"), ({"count": 2**31}, "count"), ({"count": 1.0}, "count"),
-     ({"names": "ab"}, "names"), ({"names": ["a", 5]}, "names.1"), ({"time": 2**62}, "time"), ({"time": "2024"}, "time")],
+    [
+        ({"count": "5"}, "count"), ({"count": True}, "count"), ({"count": -1}, "count"), ({"count": 2**31}, "count"),
+        ({"count": 1.0}, "count"), ({"names": "ab"}, "names"), ({"names": ["a", 5]}, "names.1"), ({"time": 2**62}, "time"),
+        ({"time": "2024"}, "time"),
+    ],
 )  # fmt: skip
 def test_shapes_name_the_place(change: dict[str, Any], place: str) -> None:
     """A value of another type would be taken for the one expected, or the error would not say where it is."""
@@ -65,7 +68,7 @@ def test_arrays_are_what_is_expected() -> None:
         ("x", "f", (3,), {}), ("w", "f", (2, 2), {}), ("w", "f", (6,), {}), ("w", "i", (3, 2), {}), ("i", "i", (3,), {"most": 1}),
         ("i", "i", (3,), {"least": 1}),
     ):  # fmt: skip
-        with pytest.raises(ArtefactError, match="^f: "):
+        with pytest.raises(ArtefactError, match=r"^f: "):
             checked.array(arrays, name, "f", kinds, shape, **limits)
     with pytest.raises(ArtefactError, match="finite"):
         checked.array({"w": np.array([1, np.nan])}, "w", "f", "f", (2,))
@@ -106,7 +109,7 @@ def test_npy_headers_that_lie(tmp_path: Path, header: str) -> None:
     """A list of users of 80 bytes would take 4 TB, or end in a tokenizer's traceback (NumPy's own reader does both)."""
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(8)
     (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"no sound \.npy|what its 8 bytes|header|Cannot parse"):
         checked.npy(tmp_path / "a.npy")
     assert not Path("sprung").exists()
 
