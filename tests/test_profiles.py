@@ -164,7 +164,7 @@ def test_open_damaged(tmp_path: Path) -> None:
     manifest = tmp_path / "p" / "manifest.json"
     text = manifest.read_text()
     manifest.write_text(text.replace('"b": [', '"c": 3, "b": ['))
-    with pytest.raises(ArtefactError, match="do not fit together"):
+    with pytest.raises(ArtefactError, match=r"manifest\.json: blocks\.c: .* received '3'"):
         Profiles.open(tmp_path / "p")
     manifest.write_text(text)
     table = tmp_path / "p" / "profiles.parquet"
@@ -187,7 +187,7 @@ def test_open_times_that_are_none(tmp_path: Path, forged: dict[str, Any]) -> Non
     manifest = tmp_path / "p" / "manifest.json"
     stated = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**stated, **forged}))
-    with pytest.raises(ArtefactError, match="do not fit together"):
+    with pytest.raises(ArtefactError, match=r"(until|facts).*: Input should be .*damaged"):
         Profiles.open(tmp_path / "p")
     manifest.write_text(json.dumps({**stated, "until": 5, "model_until": None, "facts": {"blocks": {"b": {"until": 5}}}}))
     assert Profiles.open(tmp_path / "p").until == 5

@@ -6,7 +6,6 @@ artefact if and only if its `manifest.json` is there; files without one are debr
 
 import hashlib
 import json
-import mmap
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.errors import ArtefactError, OutputExistsError, shown
 
 FORMAT_VERSION = 1
@@ -28,12 +28,6 @@ RUN_FACTS, SCORES = "run.json", "scores.json"  # inside RUN
 ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # inside RUN, made of a finished run
 
 Array = NDArray[Any]
-
-_DTYPES = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
-    "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
-}  # fmt: skip
-_MAX_HEADER = 64 << 20
 
 
 class ArtefactWriter:
@@ -84,15 +78,21 @@ class ArtefactReader:
         """The file `name`, which the manifest must list. Raises ArtefactError otherwise."""
         if name not in self.manifest["files"]:
             raise ArtefactError(f"{self.folder}: the manifest lists no file {name!r}; write the artefact again.")
-        return self.folder / name
+        return checked.inside(self.folder, name)
 
     def arrays(self, name: str) -> dict[str, Array]:
         """The arrays of `name`.safetensors, memory-mapped and read-only."""
-        return _strings_restored(_map_safetensors(self.path(f"{name}.safetensors")))
+        return checked.map_safetensors(self.path(f"{name}.safetensors"))
 
-    def json(self, name: str) -> Any:
-        """The value of `name`.json."""
-        return read_json(self.path(f"{name}.json"))
+    def json(self, name: str, shape: Any = Any) -> Any:
+        """The value of `name`.json, of this `shape` (see `checked.shaped`). Raises ArtefactError, with the place, if it is of another."""
+        path = self.path(f"{name}.json")
+        value = checked.json_of(path)
+        return value if shape is Any else checked.shaped(value, shape, path)
+
+    def said(self, shape: Any) -> Any:
+        """What the manifest says, of this `shape`. Raises ArtefactError, with the place, if it is of another."""
+        return checked.shaped(self.manifest, shape, self.folder / MANIFEST)
 
 
 @contextmanager
@@ -159,7 +159,8 @@ def fingerprint(folder: Path) -> str:
 def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactReader:
     """Open the complete artefact of `kind` in `folder`; `verify` compares every file with its checksum.
 
-    Raises ArtefactError if the folder is missing, incomplete, of another kind, from a newer format, or damaged.
+    Raises ArtefactError if the folder is missing, incomplete, of another kind, from a newer format, or damaged, or if a file in it is
+    none (a link, a folder, a pipe).
     """
     target = Path(folder)
     if not target.is_dir():
@@ -170,7 +171,7 @@ def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactRe
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ArtefactError(f"{target / MANIFEST}: not a manifest; write the {kind} again.")
     version = manifest.get("format")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
         raise ArtefactError(
             f"{target}: written in format {version!r}, and this version of Habitus reads up to {FORMAT_VERSION}; "
             "upgrade with `pip install -U habitus`."
@@ -184,7 +185,7 @@ def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactRe
 
 def is_complete(folder: str | Path) -> bool:
     """Whether `folder` holds a complete artefact: whether its manifest is there."""
-    return (Path(folder) / MANIFEST).is_file()
+    return checked.regular(Path(folder) / MANIFEST)
 
 
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -239,25 +240,23 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value kept in a JSON file. Raises ArtefactError if the file is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror}); make the whole again, or copy it again.") from None
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path}: not JSON ({error}); the file is damaged.") from None
+    """The value kept in a JSON file. Raises ArtefactError if there is no such file, or it is none that `write_json` may have written."""
+    return checked.json_of(path)
 
 
 def _check_file(folder: Path, name: str, expected: Any, verify: bool) -> None:
-    target = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or target.is_symlink():
-        raise ArtefactError(f"{folder}: the manifest names {name!r}, which leads outside the folder.")
-    if not isinstance(expected, dict) or not target.is_file() or target.stat().st_size != expected.get("bytes"):
+    target = checked.inside(folder, name)
+    if not isinstance(expected, dict) or not checked.regular(target) or target.stat().st_size != expected.get("bytes"):
         raise ArtefactError(f"{target}: missing, or not of the size that the manifest states; the artefact is damaged.")
-    if verify:
+    if not verify:
+        return
+    try:
         with target.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected.get("sha256"):
-                raise ArtefactError(f"{target}: its checksum differs from the manifest's; the file is damaged.")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtefactError(f"{target}: cannot be read ({error.strerror}).") from None
+    if digest != expected.get("sha256"):
+        raise ArtefactError(f"{target}: its checksum differs from the manifest's; the file is damaged.")
 
 
 def _plain(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -270,34 +269,3 @@ def _plain(arrays: Mapping[str, Array]) -> dict[str, Array]:
         else:
             plain[name] = np.asarray(array, order="C")
     return plain
-
-
-def _strings_restored(arrays: dict[str, Array]) -> dict[str, Array]:
-    for name in [name.removesuffix("/utf8") for name in arrays if name.endswith("/utf8")]:
-        data, ends = arrays.pop(f"{name}/utf8").tobytes(), arrays.pop(f"{name}/ends").tolist()
-        starts = [0, *ends][:-1]
-        arrays[name] = np.array([data[a:b].decode() for a, b in zip(starts, ends, strict=True)], dtype=str)
-    return arrays
-
-
-def _map_safetensors(path: Path) -> dict[str, Array]:
-    """The arrays of a safetensors file as views of its memory map. Raises ArtefactError if header and size disagree."""
-    try:
-        with path.open("rb") as file:
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        length = int.from_bytes(data[:8].tobytes(), "little")
-        if length > min(_MAX_HEADER, len(data) - 8):
-            raise ValueError("its header is longer than the file")
-        header = json.loads(data[8 : 8 + length].tobytes())
-        return {name: _view(data[8 + length :], entry) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"{path}: not a sound safetensors file ({error}); the artefact is damaged.") from None
-
-
-def _view(body: Array, entry: Any) -> Array:
-    begin, end = entry["data_offsets"]
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    shape = tuple(int(size) for size in entry["shape"])
-    if not 0 <= begin <= end <= len(body) or int(np.prod(shape, dtype=object)) * dtype.itemsize != end - begin:
-        raise ValueError("an array's shape and extent disagree")
-    return body[begin:end].view(dtype).reshape(shape)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.artefact import PROFILES, check_folder, is_complete
 from habitus.errors import OutputExistsError, ProfilesError
 from habitus.log.users import ids_like, read_users
@@ -44,15 +45,15 @@ def opened(folder: str | Path) -> Profiles:
     """
     folder = Path(folder)
     ids, vectors = folder / "client_ids.npy", folder / "embeddings.npy"
-    if ids.is_file() and vectors.is_file() and not is_complete(folder):
+    if checked.regular(ids) and checked.regular(vectors) and not is_complete(folder):
         return _entry(folder, ids, vectors)
     inner = folder / PROFILES
-    return Profiles.open(inner if is_complete(inner) and not is_complete(folder) else folder)
+    return Profiles.open(checked.inside(folder, PROFILES) if is_complete(inner) and not is_complete(folder) else folder)
 
 
 def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
     try:
-        ids, matrix = (np.load(file, allow_pickle=False) for file in (ids_file, vectors_file))
+        ids, matrix = (checked.npy(file) for file in (ids_file, vectors_file))
     except (OSError, ValueError) as error:
         cure = "save them with numpy.save, as numbers or texts"
         raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({_reason(error)}); {cure}.") from None

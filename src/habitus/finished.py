@@ -1,15 +1,15 @@
 """A finished run, as its folder tells it: how it was made, where it was cut, what it was judged by. Only reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, checked
 from habitus.errors import ArtefactError, InputError, LogError
 from habitus.judge.targets import DAY, Split
 from habitus.log.counting import Counter
@@ -54,9 +54,7 @@ class FinishedRun:
             )
         if lacking:
             raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run, {lacking[0]!r} is missing; run it again.")
-        for key, kind in (("log", str), ("recipe", dict)):
-            if not isinstance(facts[key], kind):
-                raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run, its {key} is {facts[key]!r}; run it again.")
+        checked.shaped(facts, _Said, place / artefact.RUN_FACTS)
         return cls(place, facts)
 
     @cached_property
@@ -93,8 +91,61 @@ class FinishedRun:
 
     def timelines(self) -> Timelines:
         """What the run was fitted on, and its profiles made from. Raises ArtefactError if they are damaged."""
-        return Timelines.open(self.folder / artefact.TIMELINES)
+        return Timelines.open(checked.inside(self.folder, artefact.TIMELINES))
+
+    def model(self) -> Path:
+        """The folder of the run's model. Raises ArtefactError if it is a link."""
+        return checked.inside(self.folder, artefact.MODEL)
 
     def profiles(self) -> Profiles:
         """The run's profiles. Raises ArtefactError if they are damaged."""
-        return Profiles.open(self.folder / artefact.PROFILES)
+        return Profiles.open(checked.inside(self.folder, artefact.PROFILES))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """How many rows of a table were read, and when they lie."""
+
+    rows: checked.Count
+    kept: checked.Count
+    refused: checked.Count
+    first: checked.Time | None = None
+    last: checked.Time | None = None
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One set of profiles less another."""
+
+    profiles: str
+    against: str
+    task: str
+    scored_on: str
+    metric: str
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What run.json says and others build upon; more may be there."""
+
+    recipe: checked.Facts
+    split: checked.Facts
+    log: str
+    engine: str
+    seed: int
+    seconds: dict[str, float]
+    users: checked.Count
+    events: Annotated[int, checked.Field(ge=0, lt=2**53)]
+    known: checked.Count = 0
+    rows: dict[str, _Rows] = field(default_factory=dict)
+    events_left_out: dict[str, tuple[checked.Count, checked.Count]] = field(default_factory=dict)
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    comparisons: tuple[_Comparison, ...] = ()
+    members_lack: dict[str, dict[str, str]] = field(default_factory=dict)
+    members_left_out: dict[str, str] = field(default_factory=dict)
+    tasks_left_out: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    peak_memory_mb: float | None = None

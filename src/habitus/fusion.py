@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import ArtefactError, ProfilesError
+from habitus import artefact, checked
+from habitus.errors import ProfilesError
 from habitus.profiles import Profiles
 
 Array = NDArray[Any]
@@ -102,15 +102,15 @@ class Fusion:
     def open(cls, folder: str | Path) -> Self:
         """Read a fusion that `save` wrote. Raises ArtefactError if it is damaged."""
         reader = artefact.opening(folder, KIND)
-        try:
-            fusion = cls({name: BlockFusion(**block) for name, block in reader.json("blocks").items()})
-            fusion._fitted = {name: {} for name in fusion.blocks}
-            for key, array in reader.arrays("state").items():
-                name, part = key.rsplit("/", 1)
-                fusion._fitted[name][part] = array
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtefactError(f"{folder}: no sound fusion ({error!r}).") from None
+        fusion = cls(reader.json("blocks", dict[str, BlockFusion]))
+        arrays = reader.arrays("state")
+        for name, block in fusion.blocks.items():
+            fusion._fitted[name] = _restored(name, block, arrays, folder)
         return fusion
+
+    def widths(self) -> dict[str, int]:
+        """How many columns each block must have, by its name; once fitted."""
+        return {name: _expected(state) for name, state in self._fitted.items()}
 
     def _matched(self, profiles: Sequence[Profiles]) -> dict[str, Profiles]:
         given = {name: block for block in profiles for name in block.blocks}
@@ -164,8 +164,32 @@ def _fit_block(rows: Array, settings: BlockFusion) -> dict[str, Array]:
     return state
 
 
+def _restored(name: str, settings: BlockFusion, arrays: Mapping[str, Array], where: str | Path) -> dict[str, Array]:
+    """What `_fit_block` gave for a block. Raises ArtefactError unless its arrays fit together, and to its settings."""
+    state: dict[str, Array] = {}
+
+    def take(part: str, *shape: int | None, least: float | None = None) -> Array:
+        state[part] = checked.array(arrays, f"{name}/{part}", where, "f", shape, least=least)
+        return state[part]
+
+    width = len(take("stand_in", None))
+    if settings.reduce is not None:
+        take("center", take("components", width, None).shape[1])
+    if settings.scale == "standard":
+        take("mean", width)
+        take("deviation", width, least=float(np.finfo(np.float64).tiny))
+    if settings.scale == "quantile":
+        for grid in (take("ranks", None), take("quantiles", len(state["ranks"]), width)):
+            checked.require(len(grid) and (np.diff(grid, axis=0) >= 0).all(), where, f"the quantiles of {name!r} ascend")
+    return state
+
+
+def _expected(state: Mapping[str, Array]) -> int:
+    return state["components"].shape[1] if "components" in state else len(state["stand_in"])
+
+
 def _apply_block(block: Profiles, settings: BlockFusion, state: Mapping[str, Array]) -> Array:
-    expected = state["components"].shape[1] if "components" in state else len(state["stand_in"])
+    expected = _expected(state)
     if block.dim != expected:
         raise ProfilesError(f"fusion: the block {next(iter(block.blocks))!r} has {block.dim} columns, and was fitted with {expected}.")
     known = block.known[:, 0]

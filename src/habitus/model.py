@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, checked
 from habitus.encoders.base import Encoder, encoder_class
 from habitus.errors import ArtefactError, NothingToLearnError, RecipeError
 from habitus.feeding import fed_by_events, nothing_fed
@@ -102,24 +102,24 @@ class Model:
     def open(cls, folder: str | Path) -> Self:
         """Read a model. Raises ArtefactError if it, or a part of it, is incomplete, damaged or from a newer format."""
         source = Path(folder)
-        manifest = artefact.opening(source, KIND).manifest
-        try:
-            for part, expected in manifest["parts"].items():
-                if artefact.fingerprint(source / part) != expected:
-                    raise ArtefactError(f"{source / part}: not the part that this model was made with; fit the model again.")
-            encoders = [Encoder.load(source / artefact.ENCODERS / _plain(name)) for name in manifest["members"]]
-            late = [encoder.name for encoder in encoders if encoder.model_until is None or encoder.model_until > manifest["until"]]
-            if late:
-                raise ArtefactError(f"{source}: {', '.join(late)} learnt from later events than the model says; fit the model again.")
-            return cls(
-                recipe=manifest["recipe"],
-                vocabulary=Vocabulary.open(source / artefact.VOCABULARY),
-                encoders=encoders,
-                fusion=Fusion.open(source / artefact.FUSION),
-                until=manifest["until"], left_out=manifest["left_out"], shares=manifest["shares"], facts=manifest["facts"],
-            )  # fmt: skip
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ArtefactError(f"{source}: the manifest is no model's ({error!r}).") from None
+        said = artefact.opening(source, KIND).said(_Said)
+        names = [artefact.VOCABULARY, artefact.FUSION, *(f"{artefact.ENCODERS}/{_plain(name, source)}" for name in said.members)]
+        checked.require(set(names) <= set(said.parts) and said.members, source, "it has members, and its parts are those of its members")
+        places = {name: checked.inside(source, name) for name in said.parts}
+        for name, place in places.items():
+            if artefact.fingerprint(place) != said.parts[name]:
+                raise ArtefactError(f"{place}: not the part that this model was made with; fit the model again.")
+        vocabulary, fusion, encoders = (
+            Vocabulary.open(places[names[0]]), Fusion.open(places[names[1]]), [Encoder.load(places[name]) for name in names[2:]]
+        )  # fmt: skip
+        late = [encoder.name for encoder in encoders if encoder.model_until is None or encoder.model_until > said.until]
+        if late:
+            raise ArtefactError(f"{source}: {', '.join(late)} learnt from later events than the model says; fit the model again.")
+        widths = {encoder.name: encoder.dim for encoder in encoders}
+        checked.require(list(widths) == list(said.members), source, "each member lies in a folder of its name")
+        checked.require(fusion.widths() == widths, source, "the fusion joins the blocks of the members")
+        shares = {name: {"other": share.other, "absent": share.absent} for name, share in said.shares.items()}
+        return cls(dict(said.recipe), vocabulary, encoders, fusion, said.until, dict(said.left_out), shares, dict(said.facts))
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         names = [encoder.name for encoder in self.encoders]
@@ -310,7 +310,26 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _plain(name: str) -> str:
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ArtefactError(f"the manifest names a member {name!r}, which leads outside the folder.")
+@dataclass(frozen=True)
+class _Share:
+    other: float
+    absent: float
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the manifest says."""
+
+    recipe: checked.Facts
+    members: tuple[str, ...]
+    until: checked.Time
+    left_out: dict[str, str]
+    shares: dict[str, _Share]
+    parts: dict[str, str]
+    facts: checked.Facts
+
+
+def _plain(name: str, where: Path) -> str:
+    if Path(name).name != name:
+        raise ArtefactError(f"{where}: the manifest names a member {name[:80]!r}, which leads outside the folder.")
     return name

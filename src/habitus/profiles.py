@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, checked
 from habitus.errors import ArtefactError, NotFiniteError, ProfilesError
 
 if TYPE_CHECKING:
@@ -170,26 +170,15 @@ class Profiles:
     @classmethod
     def open(cls, folder: str | Path) -> Self:
         """Read profiles that `save` wrote. Raises ArtefactError if they are incomplete or damaged."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         reader = artefact.opening(folder, KIND)
-        manifest = reader.manifest
+        said = reader.said(_Said)
+        _check_times(said.facts, folder)
+        dim = max((stop for _, stop in said.blocks.values()), default=0)
+        checked.require(said.blocks and len(said.features) in (0, dim), folder, "there are blocks, and a feature per column, or none")
+        users, matrix, known = _read(reader.path(_TABLE), said.users, dim, len(said.blocks))
         try:
-            _check_times(manifest)
-            table = pq.read_table(reader.path(_TABLE))
-            users = table["user"].combine_chunks()
-            strings = pa.types.is_string(users.type) or pa.types.is_large_string(users.type)
-            blocks = {name: (int(span[0]), int(span[1])) for name, span in manifest["blocks"].items()}
-            return cls(
-                users=np.array(users.to_pylist(), str) if strings else users.to_numpy(zero_copy_only=False),
-                matrix=table["vector"].combine_chunks().flatten().to_numpy().reshape(len(users), table["vector"].type.list_size),
-                blocks=blocks,
-                known=table["known"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(blocks)),
-                until=manifest["until"], model_until=manifest["model_until"], features=tuple(manifest["features"]),
-                facts=manifest["facts"],
-            )  # fmt: skip
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, pa.ArrowException, ProfilesError) as error:
+            return cls(users, matrix, said.blocks, known, said.until, said.model_until, said.features, said.facts)
+        except ProfilesError as error:
             raise ArtefactError(f"{folder}: the manifest and profiles.parquet do not fit together ({error}).") from None
 
 
@@ -289,10 +278,64 @@ def _described(users: int, blocks: Mapping[str, tuple[int, int]]) -> str:
     return f"Profiles({users:,} users × {max((stop for _, stop in blocks.values()), default=0)} columns: {columns})"
 
 
-def _check_times(manifest: Mapping[str, Any]) -> None:
-    """Raise ProfilesError if a manifest states times that are none, so that whoever compares them need not ask."""
-    for of in (manifest, *manifest["facts"].get("blocks", {}).values()):
-        for setting in ("until", "model_until"):
-            time = of.get(setting)
-            if time is not None and (not isinstance(time, int) or isinstance(time, bool)):
-                raise ProfilesError(f"`{setting}` is {time!r}; whole microseconds UTC are needed")
+@dataclass(frozen=True)
+class _Said:
+    """What the manifest says."""
+
+    until: checked.Time | None
+    model_until: checked.Time | None
+    users: checked.Count
+    blocks: dict[str, tuple[checked.Count, checked.Count]]
+    features: tuple[str, ...]
+    facts: checked.Facts
+
+
+def _read(path: Path, n_users: int, dim: int, n_blocks: int) -> tuple[Array, Array, Array]:
+    """Users, matrix and known of a table of so many. Raises ArtefactError if it holds anything else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    packed = path.stat().st_size
+    checked.require_room(n_users * (4 * dim + n_blocks + 8), packed, path)
+    try:
+        # Texts stay as they lie in the file until their lengths are known: a few of them can stand for any number of bytes.
+        with pq.ParquetFile(path, read_dictionary=["user"]) as file:
+            checked.require(file.metadata.num_rows == n_users, path, f"it has {n_users:,} rows")
+            schema = file.schema_arrow
+            shapes = schema.names == ["user", "vector", "known"] and schema.field("vector").type == pa.list_(pa.float32(), dim)
+            checked.require(shapes and pa.types.is_list(schema.field("known").type), path, f"it has users, {dim} columns, and known")
+            table = file.read()
+        vectors, known = (table[name].combine_chunks() for name in ("vector", "known"))
+        full = not (table["user"].null_count or vectors.null_count or known.null_count)
+        flat, ours = vectors.flatten(), known.flatten()
+        checked.require(full and not flat.null_count and not ours.null_count and pa.types.is_boolean(ours.type), path, "nothing is missing")
+        checked.require((np.diff(known.offsets.to_numpy()) == n_blocks).all(), path, f"`known` speaks of {n_blocks} blocks")
+        users = _ids(table["user"].combine_chunks(), packed, path)
+        return users, flat.to_numpy().reshape(n_users, dim), ours.to_numpy(zero_copy_only=False).reshape(n_users, n_blocks)
+    except (KeyError, ValueError, TypeError, OSError, MemoryError, pa.ArrowException) as error:
+        raise ArtefactError(f"{path}: cannot be read as profiles ({str(error)[:300]}); the file is damaged.") from None
+
+
+def _ids(column: Any, packed: int, path: Path) -> Array:
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        return checked.ids(column.to_numpy(zero_copy_only=False), path)
+    distinct = checked.texts(column.dictionary.to_pylist(), packed, path)
+    checked.require_room(distinct.itemsize * len(column), packed, path)
+    return checked.ids(distinct[column.indices.to_numpy()] if len(column) else np.zeros(0, str), path)
+
+
+def _check_times(facts: Mapping[str, Any], where: str | Path) -> None:
+    """Raise ArtefactError if the facts of blocks are none, or state times that are none, so that whoever compares them need not ask."""
+    where = f"{where}: facts of blocks"
+    for of in checked.shaped(facts.get("blocks", {}), dict[str, dict[str, Any]], where).values():
+        checked.shaped(of, _Times, where)
+
+
+@dataclass(frozen=True)
+class _Times:
+    """What a block's facts may say of times."""
+
+    until: checked.Time | None = None
+    model_until: checked.Time | None = None

@@ -8,8 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from habitus import checked
 from habitus.encoders.base import encoder_class, encoder_kinds
-from habitus.errors import LARGEST_SEED, InputError, RecipeError, is_whole, shown
+from habitus.errors import LARGEST_SEED, ArtefactError, InputError, RecipeError, is_whole, shown
 from habitus.fusion import BlockFusion
 from habitus.judge.tasks import TASKS, Among, Task, named_tasks
 from habitus.toml import explain, parsed, read, there_are, unquoted_dates
@@ -154,12 +155,35 @@ class Recipe:
         """The recipe that `as_dict` gave, also after a way through JSON. Raises RecipeError naming what is wrong."""
         _known_keys(table, {entry.name for entry in fields(cls)}, source)
         try:
+            told = checked.shaped(dict(table), _Told, source)
             members = tuple(_member_of(entry, f"{source}: {entry['name']}") for entry in table["members"])
             split, judge = (settings_from(c, table[n], f"{source}: {n}") for c, n in ((Split, "split"), (Judge, "judge")))
             own = _own_tasks(list(table.get("own_tasks", ())), source, Path())
-            return cls(table["name"], members, table["about"], split, judge, table["max_dim"], own)
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls(told.name, members, told.about, split, judge, told.max_dim, own)
+        except (KeyError, TypeError, AttributeError, ArtefactError) as error:
             raise RecipeError(f"{source}: no recipe as Habitus writes it ({error!r}).") from None
+
+
+@dataclass(frozen=True)
+class _ToldMember:
+    name: str
+    kind: str
+    lacks: dict[str, str]
+    settings: checked.Facts
+    fusion: checked.Facts
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What `as_dict` gives, come back from a file."""
+
+    name: str
+    members: tuple[_ToldMember, ...]
+    about: str
+    split: checked.Facts
+    judge: checked.Facts
+    max_dim: checked.Count
+    own_tasks: tuple[checked.Facts, ...] = ()
 
 
 def shipped() -> list[str]:

@@ -20,7 +20,7 @@ from habitus.log.build import build
 from habitus.log.checks import inspect, survey
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
-from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
+from habitus.log.timelines import EVENT_TYPE, Timelines
 from habitus.log.vocabulary import Vocabulary, fit
 from habitus.pipeline import survey as looked_through
 from log import slow_log

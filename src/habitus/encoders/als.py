@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from habitus import checked
 from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, NothingToLearnError, TrainingError, is_whole, require, require_one
@@ -215,7 +216,11 @@ class ALS(Encoder):
         return {"factors": self._factors, "gram": self._gram}, {}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._factors, self._gram = arrays["factors"], arrays["gram"]
+        where = f"encoder {self.name}"
+        values = self._values(Field(self.settings.field, "category", self.coded(self.settings.field)))
+        self._factors = checked.array(arrays, "factors", where, "f", (values, self.dim))
+        self._gram = checked.array(arrays, "gram", where, "f", (self.dim, self.dim))
+        checked.require(np.allclose(self._gram, _gram(self._factors)), where, "`gram` is the product of the factors with themselves")
 
 
 def _gram(factors: Array) -> Array:

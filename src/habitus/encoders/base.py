@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, checked
 from habitus.costs import Cost, Work
 from habitus.errors import ArtefactError, LogError, NotFiniteError, RecipeError, require_one
 from habitus.log.outline import Outline
+from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
@@ -79,6 +80,9 @@ class Encoder(ABC):
     def _check(self, timelines: Timelines) -> None:
         """Raises LogError if `fit` has not been called, or has failed, or the timelines were coded with another vocabulary."""
         self._check_fitted()
+        for name in self.fields_named(self.settings) if self.cannot_read else ():
+            if (unread := timelines.field(name).kind) in self.cannot_read:
+                raise LogError(f"{self.name}: {name} is of kind {unread}, which {self.kind} cannot read; choose another field.")
         if self._coding != (coding := _coding_of(timelines)):
             fields, known = coding["fields"], self._coding["fields"]
             changed = [name for name in {**fields, **known} if fields.get(name) != known.get(name)]
@@ -234,15 +238,22 @@ class Encoder(ABC):
     def load(folder: str | Path) -> "Encoder":
         """Read any encoder that `save` wrote. Raises ArtefactError if it is damaged."""
         reader = artefact.opening(folder, KIND)
+        said, facts = reader.said(_Said), reader.json("facts", _Facts)
         try:
-            kind = encoder_class(reader.manifest["encoder"])
-            encoder = kind(kind.Settings(**tupled(reader.json("settings"))), name=reader.manifest["name"])
-            facts = reader.json("facts")
-            encoder.model_until, encoder._coding, encoder.facts = facts["model_until"], facts["coding"], facts["report"]
-            encoder._restore(reader.arrays("state"), facts["own"])
+            kind = encoder_class(said.encoder)
+            encoder = kind(_settings(kind, reader), name=said.name)
+            encoder.model_until, encoder._coding, encoder.facts = facts.model_until, _sound_coding(facts.coding, folder), dict(facts.report)
+            encoder._restore(reader.arrays("state"), facts.own)
         except (KeyError, TypeError, ValueError, RuntimeError, RecipeError) as error:
-            raise ArtefactError(f"{folder}: what it holds is no {reader.manifest.get('encoder')} ({error}).") from None
+            raise ArtefactError(f"{folder}: what it holds is no {said.encoder[:80]} ({error}).") from None
         return encoder
+
+    def coded(self, name: str) -> int:
+        """How many codes the field `name` had at fit. Raises ArtefactError if there was none."""
+        if name in TIME_FIELDS and name not in self._coding["fields"]:
+            return FIRST + TIME_FIELDS[name].count(self._coding["origin"], self._coding["horizon"])
+        checked.require(name in self._coding["fields"], f"encoder {self.name}", f"{name[:80]!r} is a field that it was fitted with")
+        return int(self._coding["fields"][name])
 
     @abstractmethod
     def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
@@ -258,7 +269,8 @@ class Encoder(ABC):
 
     @abstractmethod
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Take back what `_state` gave."""
+        """Take back what `_state` gave. Raises ArtefactError, or what wrong values raise, if it does not fit together, or to the
+        settings: anybody may have written it."""
 
 
 def encoder_kinds() -> list[str]:
@@ -329,6 +341,42 @@ def _coding_of(timelines: Timelines) -> dict[str, Any]:
         "fields": {name: entry.size for name, entry in timelines.fields.items()}, "event types": list(timelines.event_types),
         "origin": timelines.origin, "horizon": timelines.horizon,
     }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What the manifest says of an encoder."""
+
+    encoder: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What facts.json says."""
+
+    coding: checked.Facts
+    model_until: checked.Time
+    report: checked.Facts
+    own: checked.Facts
+
+
+def _settings(kind: type[Encoder], reader: artefact.ArtefactReader) -> Any:
+    given = reader.json("settings", dict[str, Any])
+    where = f"{reader.folder}: settings"
+    known = {entry.name for entry in dataclasses.fields(kind.Settings)}
+    checked.require(set(given) <= known, where, f"the settings are those of {kind.kind}")
+    checked.require_moderate(given, where)
+    return checked.shaped(given, kind.Settings, where)
+
+
+def _sound_coding(coding: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
+    """What `_coding_of` gave, come back from a file."""
+    shapes: dict[str, Any] = {
+        "fields": dict[str, checked.Count], "event types": list[str], "origin": checked.Time, "horizon": checked.Time,
+    }  # fmt: skip
+    checked.require(set(coding) == set(shapes), where, f"the coding of fit has {', '.join(shapes)}")
+    return {name: checked.shaped(coding[name], shape, f"{where}: coding, {name}") for name, shape in shapes.items()}
 
 
 def tupled(settings: dict[str, Any]) -> dict[str, Any]:

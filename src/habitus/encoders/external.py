@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder
 from habitus.errors import LogError, RecipeError
@@ -117,6 +118,9 @@ class External(Encoder):
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         self._check_until(timelines)
+        if timelines.users.dtype.kind != self._users.dtype.kind:
+            ours, theirs = self._users.dtype, timelines.users.dtype
+            raise LogError(f"{self.name}: its vectors are of users with ids of type {ours}, and the log's are {theirs}; fit again.")
         at = np.minimum(np.searchsorted(self._users, timelines.users), len(self._users) - 1)
         known = self._users[at] == timelines.users
         return np.where(known[:, None], self._matrix[at], np.float32(0)), known
@@ -133,7 +137,12 @@ class External(Encoder):
         return {"users": self._users, "matrix": self._matrix}, {"columns": list(self._columns)}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._users, self._matrix, self._columns = arrays["users"], arrays["matrix"], tuple(facts["columns"])
+        where = f"encoder {self.name}"
+        self._users = checked.ids(checked.array(arrays, "users", where, "iU", (None,)), where)
+        self._matrix = checked.array(arrays, "matrix", where, "f", (len(self._users), None))
+        self._columns = checked.shaped(facts["columns"], tuple[str, ...], where)
+        sound = len(self._users) and self.dim and len(self._columns) in (0, self.dim)
+        checked.require(sound, where, "it has users, columns, and a name for each column or none")
 
 
 class _Table:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.costs import Cost
 from habitus.encoders.base import Encoder, chosen_fields
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
@@ -19,8 +20,8 @@ from habitus.log.outline import Outline
 from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
 from habitus.nn import costs, processes
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
-from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
-from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_from, columns_of
+from habitus.nn.checkpoints import restored, weights_as_arrays
 from habitus.nn.memory import in_fitting_pieces
 from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse, each, pieces
@@ -219,11 +220,14 @@ class GRUAutoencoder(Encoder):
         return arrays, {"columns": [asdict(column) for column in self._columns]}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._columns = tuple(Column(**column) for column in facts["columns"])
-        self._model = self._new_model()
-        load_weights(self._model, arrays, "weights")
+        where = f"encoder {self.name}"
+        self._columns = columns_from(facts["columns"], self.coded, where)
+        checked.require(self._columns and self.settings.layers <= len(arrays), where, "it has columns, and weights of each layer")
+        self._model = restored(self._new_model, arrays, "weights", where)
         if "lacks" in arrays:
-            self._absences = Absences(_event_type_column(self._columns), torch.from_numpy(np.array(arrays["lacks"])))
+            at = _event_type_column(self._columns)
+            lacks = checked.array(arrays, "lacks", where, "b", (self._columns[at].size, len(self._columns)))
+            self._absences = Absences(at, torch.from_numpy(np.array(lacks)))
 
     def _new_model(self) -> SequenceAutoencoder:
         settings = self.settings

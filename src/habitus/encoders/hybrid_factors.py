@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
@@ -21,7 +22,7 @@ from habitus.log.outline import Outline
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.nn import costs, processes
-from habitus.nn.batches import Column, columns_of
+from habitus.nn.batches import Column, columns_from, columns_of
 from habitus.nn.folding import Folding, firmness, sampled_items
 from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, distinct, offsets_of
 from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
@@ -227,14 +228,24 @@ class HybridFactors(Encoder):
         return arrays, {"columns": [asdict(column) for column in self._columns], "scale": list(self._scale)}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._items, self._features, self._prior = (np.array(arrays[name]) for name in ("items", "features", "prior"))
-        self._columns = tuple(Column(**column) for column in facts["columns"])
-        self._sample = (np.array(arrays["sample"]), np.array(arrays["standing"]))
-        self._scale = (float(facts["scale"][0]), float(facts["scale"][1]))
+        where = f"encoder {self.name}"
+        items, d = min(self.coded(self.settings.item) - FIRST, self.settings.keep), self.dim
+        self._columns = columns_from(facts["columns"], self.coded, where)
+        checked.require(items >= 1, where, "it has items")
+        self._items = np.array(checked.array(arrays, "items", where, "f", (items, d + 1)))
+        self._features = np.array(checked.array(arrays, "features", where, "f", (_width(self._columns), d)))
+        self._prior = np.array(checked.array(arrays, "prior", where, "f", (d,)))
+        sample = checked.array(arrays, "sample", where, "i", (None,), least=0, most=items - 1)
+        checked.require(len(sample), where, "some items stand for all")
+        self._sample = np.array(sample), np.array(checked.array(arrays, "standing", where, "f", (len(sample),)))
+        self._scale = checked.shaped(facts["scale"], tuple[float, float], where)
+        checked.require(min(self._scale) > 0, where, "`scale` is two numbers above 0")
         self._folding = None
 
     def _read(self, timelines: Timelines, n_items: int) -> tuple[Pairs, Bags]:
         """The pairs of these users, and their features."""
+        if timelines.field(self.settings.item).kind not in _ITEM_KINDS:
+            raise LogError(f"{self.name}: {self.settings.item} is neither a category nor a number, as an item is; choose another field.")
         names = dict.fromkeys([self.settings.item, EVENT_TYPE, *(column.field for column in self._columns)])
         events = timelines.read(slice(None), list(names))
         weights = weights_of(timelines, self.settings.weights)

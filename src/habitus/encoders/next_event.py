@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.costs import Cost
 from habitus.encoders.base import Encoder, chosen_fields, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
 from habitus.log.outline import Outline
 from habitus.log.timelines import EVENT_TYPE, FIRST, Events, Timelines
 from habitus.nn import costs, processes
-from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_of
-from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_from, columns_of
+from habitus.nn.checkpoints import restored, weights_as_arrays
 from habitus.nn.next_event import TARGETS, NextEventModel, Reading
 from habitus.nn.ranking import most_own, most_popular, recall
 from habitus.nn.sampled import SHARES
@@ -232,12 +233,18 @@ class NextEvent(Encoder):
         return arrays, facts
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._columns = tuple(Column(**column) for column in facts["columns"])
-        self._numbers = tuple(facts["numbers"])
-        reading: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["reading"].items()}
-        self._reading = Reading(**reading)
-        self._model = self._new_model()
-        load_weights(self._model, arrays, "weights")
+        where = f"encoder {self.name}"
+        self._columns = columns_from(facts["columns"], self.coded, where)
+        self._numbers = checked.shaped(facts["numbers"], tuple[str, ...], where)
+        self._reading = reading = checked.shaped(facts["reading"], Reading, where)
+        of_columns = (*reading.read, *reading.predicted, *reading.leading)
+        of_numbers = (*reading.numbers_read, *reading.numbers_predicted)
+        sound = reading.sizes == tuple(column.size for column in self._columns) and reading.numbers == len(self._numbers)
+        sound &= set(of_columns) <= set(range(len(self._columns))) and set(of_numbers) <= set(range(len(self._numbers)))
+        checked.require(sound and (reading.read or reading.numbers_read), where, "what it reads and predicts are its columns and numbers")
+        checked.require(self.settings.layers <= len(arrays), where, "it has weights of each layer")
+        self._model = restored(self._new_model, arrays, "weights", where)
+        checked.array(arrays, "weights/scale", where, "f", (len(self._numbers),), least=float(np.finfo(np.float32).tiny))
 
     def _new_model(self) -> NextEventModel:
         assert self._reading is not None

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.costs import Cost, Work
 from habitus.encoders.base import ALL_EVENTS, Encoder, chosen_fields, renamed_keys
 from habitus.errors import LogError, RecipeError
@@ -23,6 +24,7 @@ from habitus.progress import Progress
 Array = NDArray[Any]
 _CELLS = 1 << 25  # figures held in memory at once, in float64
 _SHORTEST, _LONGEST = 1e-6, 1_000_000  # days
+_WIDEST = 1 << 20  # columns that are believed to be meant
 _MAPPINGS = ("conversions", "sums", "means")  # settings that map fields or event types to event types
 
 
@@ -216,6 +218,14 @@ class Statistics(Encoder):
             raise LogError(f"{self.name}: the settings ask for no figure at all; set overall or per_type.")
         return {entry.name: np.zeros(entry.size, np.int64) for entry in fields}
 
+    def _check(self, timelines: Timelines) -> None:
+        super()._check(timelines)
+        planned = Statistics(self.settings, name=self.name)
+        planned._plan(timelines)
+        own, there = ((len(one.features()), one._event_types, one._apart, one._pairs, [*one._top]) for one in (self, planned))
+        if own != there:  # possible only where somebody has written into the file
+            raise LogError(f"{self.name}: what was fitted is not what its settings ask for; fit again.")
+
     def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
         counts = self._plan(timelines)
         for piece in timelines.pieces() if counts else ():
@@ -338,10 +348,27 @@ class Statistics(Encoder):
         }  # fmt: skip
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._event_types, self._apart = tuple(facts["event_types"]), facts["apart"]
-        self._pairs = tuple((one, other) for one, other in facts["pairs"])
-        self._popularity = {name: arrays[f"popularity/{name}"] for name in facts["touched"]}
-        self._top = {name: arrays[f"top/{name}"] for name in facts["touched"]}
+        where = f"encoder {self.name}"
+        self._event_types, self._apart = checked.shaped(facts["event_types"], tuple[str, ...], where), facts["apart"]
+        self._pairs = checked.shaped(facts["pairs"], tuple[tuple[str, str], ...], where)
+        sound = list(self._event_types) == self._coding["event types"] and self._apart in (0, len(self._event_types))
+        types = {*self._event_types, ALL_EVENTS, *(one for pair in self._pairs for one in pair)}
+        sound &= types | {*self.settings.sums.values(), *self.settings.means.values()} == {*self._event_types, ALL_EVENTS}
+        checked.require(sound and not isinstance(self._apart, bool), where, "its event types are those of fit")
+        self._popularity, self._top = {}, {}
+        for name in checked.shaped(facts["touched"], tuple[str, ...], where):
+            size = self.coded(name)
+            self._popularity[name] = checked.array(arrays, f"popularity/{name}", where, "f", (size,), least=0)
+            self._top[name] = top = checked.array(arrays, f"top/{name}", where, "i", (None,), least=FIRST, most=size - 1)
+            checked.require((np.diff(top) > 0).all(), where, f"the top of {name!r} ascends")
+        checked.require(self._most_columns() <= _WIDEST, where, f"it has at most {_WIDEST:,} columns")
+
+    def _most_columns(self) -> int:
+        """At least as many as there are columns, without listing them."""
+        wanted = self.settings
+        each = len(wanted.windows) + len(wanted.half_lives) + len(wanted.periods) + 4
+        groups = 1 + len(self._event_types) + sum(map(len, self._top.values()))
+        return groups * each + len(self._top) * (1 + len(self._pairs)) + len(wanted.active) + len(wanted.sums) + len(wanted.means)
 
 
 def _names(what: str, windows: Sequence[int], all_time: bool) -> list[str]:

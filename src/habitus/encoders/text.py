@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from habitus import checked
 from habitus.costs import Cost, Work
 from habitus.encoders.base import ALL_EVENTS, ALL_FIELDS, Encoder
 from habitus.errors import LogError, is_whole, require
@@ -34,6 +35,7 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 _MAY_LACK = "?"  # a recipe writes "name?" for what a log may lack
 _SHORTEST = 1e-6  # days
 _BLOCK = 1 << 14  # texts whose vectors are in memory at a time: 24 MiB of 384 columns
+_WIDEST = 1 << 16  # columns of a model that is believed to be one
 _KEPT = 1 << 16  # texts whose vectors are kept for the pieces of a large log yet to come
 
 
@@ -176,7 +178,7 @@ class Text(Encoder):
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         model = language_model(self.settings.model, torch_device(device))
-        if model.fingerprint != self._fingerprint:
+        if (model.fingerprint, model.dim) != (self._fingerprint, self._dim):
             raise LogError(
                 f"{self.name}: the language model {model.name} is not the one of fit (other weights or words); its vectors would mean "
                 "something else. Put back the one of fit, or fit again."
@@ -191,7 +193,9 @@ class Text(Encoder):
         return {}, {"dim": self._dim, "fingerprint": self._fingerprint}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._dim, self._fingerprint = facts["dim"], facts["fingerprint"]
+        where = f"encoder {self.name}"
+        self._dim, self._fingerprint = checked.shaped(facts["dim"], int, where), checked.shaped(facts["fingerprint"], str, where)
+        checked.require(1 <= self._dim <= _WIDEST, where, f"it has 1 to {_WIDEST:,} columns")
 
     def _templates(self, timelines: Timelines) -> list[str]:
         """The template of every event type, that of unknown types last; "" where events are not read."""

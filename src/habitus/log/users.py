@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.errors import LogError
 from habitus.log.engine import reading
 
@@ -45,25 +46,12 @@ def read_users(file: Path) -> Array:
 
 def _read(file: Path) -> Array:
     if file.suffix == ".npy":
-        return _array(file)
+        return checked.npy(file)
     if file.suffix == ".parquet":
         return _first_column(file)
     with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
         rows = [row[0] for row in csv.reader(lines) if row] if file.suffix == ".csv" else list(lines)
     return np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
-
-
-def _array(file: Path) -> Array:
-    """The array of a .npy file; what NumPy says of one that is none tells people to run what is in it."""
-    with file.open("rb") as start:
-        if start.read(6) != b"\x93NUMPY":
-            raise ValueError("it is no .npy file")
-    try:
-        return np.asarray(np.load(file, allow_pickle=False))
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise ValueError("it holds objects, which would have to be run to be read") from None
-        raise
 
 
 def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None, where: str = "users") -> Array:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import ArtefactError, LogError
-from habitus.log.description import EventLog, FieldSpec
+from habitus import artefact, checked
+from habitus.errors import LogError
+from habitus.log.description import EventLog
 from habitus.log.time_fields import DAY
-from habitus.log.timelines import EVENT_TYPE, FIRST, Field
+from habitus.log.timelines import EVENT_TYPE, FIRST, Field, fields_of
 from habitus.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -72,16 +72,27 @@ class Vocabulary:
     def open(cls, folder: str | Path) -> Self:
         """Read a vocabulary. Raises ArtefactError if it is incomplete or damaged."""
         reader = artefact.opening(folder, KIND)
-        facts, arrays = reader.json("fields"), reader.arrays("values")
-        try:
-            return cls(
-                fields={entry["name"]: Field(**entry) for entry in facts["fields"]},
-                values={name.removeprefix("values/"): array for name, array in arrays.items() if name.startswith("values/")},
-                edges={name.removeprefix("edges/"): array for name, array in arrays.items() if name.startswith("edges/")},
-                event_types=tuple(facts["event_types"]), origin=facts["origin"], horizon=facts["horizon"],
-            )  # fmt: skip
-        except (KeyError, TypeError) as error:
-            raise ArtefactError(f"{folder}: no sound vocabulary ({error!r}).") from None
+        said, arrays = reader.json("fields", _Said), reader.arrays("values")
+        fields = fields_of(said.fields, said.event_types, folder)
+        values, edges = dict[str, Array](), dict[str, Array]()
+        for name, entry in fields.items():
+            if entry.kind == "category" and name != EVENT_TYPE:
+                values[name] = found = checked.array(arrays, f"values/{name}", folder, "iU", (entry.size - FIRST,))
+                checked.require(len(set(found.tolist())) == len(found), folder, f"each value of {name!r} has one code")
+            elif entry.kind == "number":
+                edges[name] = found = checked.array(arrays, f"edges/{name}", folder, "f", (entry.size - FIRST - 1,))
+                checked.require((found[1:] > found[:-1]).all(), folder, f"the edges of {name!r} ascend")
+        return cls(fields, values, edges, said.event_types, said.origin, said.horizon)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What fields.json says."""
+
+    fields: tuple[Field, ...]
+    event_types: tuple[str, ...]
+    origin: checked.Time
+    horizon: checked.Time
 
 
 def category(name: str, values: Array) -> tuple[Field, Array]:

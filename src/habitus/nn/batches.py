@@ -3,7 +3,7 @@
 Reading never changes what is read, and what an epoch reads depends on the seed and the epoch's number alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from zlib import crc32
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from habitus import checked
 from habitus.errors import LogError
 from habitus.log.timelines import ABSENT, END, EVENT_TYPE, FIRST, OTHER, START, Events, Shard, Timelines
 from habitus.nn.gru import Layout
@@ -39,6 +40,8 @@ class Column:
     def of(self, events: Events) -> Array:
         """This column's codes, (n_events) int64; codes beyond `size` read as OTHER."""
         codes = events.codes[self.field]
+        if (self.part >= 0) != (codes.ndim > 1) or (self.part >= 0 and self.part >= codes.shape[1]):
+            raise LogError(f"the field {self.field!r} has no {self.name}: its values are of another length than at fit; fit again.")
         codes = (codes if self.part < 0 else codes[:, self.part]).astype(np.int64)
         return np.where(codes < self.size, codes, OTHER)
 
@@ -58,6 +61,15 @@ def columns_of(timelines: Timelines, fields: Sequence[str], keep: int) -> tuple[
         size = min(field.size, FIRST + keep) if field.kind == "category" else field.size
         found += [Column(name, part, size) for part in parts]
     return tuple(found)
+
+
+def columns_from(entries: Any, coded: Callable[[str], int], where: object) -> tuple[Column, ...]:
+    """The columns that a file lists, one at least. Raises ArtefactError unless each is of a field that has so many codes (`coded`)."""
+    columns: tuple[Column, ...] = checked.shaped(entries, tuple[Column, ...], where)
+    for column in columns:
+        sound = column.part >= -1 and FIRST <= column.size <= coded(column.field)
+        checked.require(sound, where, f"{column.field!r} is a column of codes that there are")
+    return columns
 
 
 @dataclass(frozen=True)
@@ -151,6 +163,9 @@ class Sequences:
         self.timelines, self.columns, self.distinct, self.event_types = timelines, tuple(columns), distinct, event_types
         self.numbers, self.timed = tuple(numbers), timed
         self.max_steps = max_length - 2
+        for name in self.numbers:
+            if (kind := timelines.field(name).kind) != "number":
+                raise LogError(f"the field {name!r} is of kind {kind}, and its values were to be read as numbers; fit again.")
         self._names = list(dict.fromkeys([*(column.field for column in columns), *numbers]))
         self._choosing = [*([] if event_types is None else [EVENT_TYPE]), *([] if distinct is None else [distinct])]
         self._counting = [name for name in self._names if timelines.field(name).kind == "time"]

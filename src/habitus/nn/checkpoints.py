@@ -2,20 +2,30 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from habitus import artefact
+from habitus import artefact, checked
 from habitus.errors import ArtefactError
 
 Array = NDArray[Any]
 KIND = "checkpoint"
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What facts.json says."""
+
+    identity: checked.Facts
+    facts: checked.Facts
 
 
 class Checkpoints:
@@ -45,11 +55,11 @@ class Checkpoints:
         for path in sorted(self._found(), reverse=True):
             try:
                 reader = artefact.opening(path, KIND)
-                facts = reader.json("facts")
-                if facts["identity"] == self._identity:
-                    return {name: np.array(array) for name, array in reader.arrays("state").items()}, facts["facts"]
-                self.of_another = self.of_another or _differences(facts["identity"], self._identity)
-            except (ArtefactError, KeyError, TypeError):
+                kept = reader.json("facts", _Kept)
+                if kept.identity == self._identity:
+                    return {name: np.array(array) for name, array in reader.arrays("state").items()}, dict(kept.facts)
+                self.of_another = self.of_another or _differences(kept.identity, self._identity)
+            except ArtefactError:
                 continue  # half-written or damaged: an older one, or the beginning, gives the same result
         return None
 
@@ -58,7 +68,8 @@ class Checkpoints:
         return self._folder / f"checkpoint-{number:06d}"
 
     def _found(self) -> list[Path]:
-        return [place for place in self._folder.glob("checkpoint-*") if place.is_dir()] if self._folder is not None else []
+        places = self._folder.glob("checkpoint-*") if self._folder is not None else ()
+        return [place for place in places if place.is_dir() and not place.is_symlink()]  # what a link stands for is not ours
 
 
 def weights_as_arrays(module: nn.Module, prefix: str) -> dict[str, Array]:
@@ -70,6 +81,26 @@ def load_weights(module: nn.Module, arrays: Mapping[str, Array], prefix: str) ->
     """Put back what `weights_as_arrays` took. Raises RuntimeError if names or shapes do not fit."""
     head = f"{prefix}/"
     module.load_state_dict({name.removeprefix(head): torch.from_numpy(np.array(a)) for name, a in arrays.items() if name.startswith(head)})
+
+
+def restored(make: Callable[[], Module], arrays: Mapping[str, Array], prefix: str, where: object) -> Module:
+    """The module that `make` makes, with the weights that `weights_as_arrays` took. Raises ArtefactError unless the arrays are those of
+    such a module, finite; before that none of its size is made."""
+    with torch.device("meta"):
+        fitting(make(), arrays, prefix, where)
+    module = make()
+    load_weights(module, arrays, prefix)
+    return module
+
+
+def fitting(module: nn.Module, arrays: Mapping[str, Array], prefix: str, where: object) -> None:
+    """Raises ArtefactError unless the arrays under prefix/name are weights, finite, of just this module."""
+    head = f"{prefix}/"
+    expected = {f"{head}{name}": tensor for name, tensor in module.state_dict().items()}
+    checked.require(set(expected) == {name for name in arrays if name.startswith(head)}, where, "there are the weights of its network")
+    for name, tensor in expected.items():
+        found = checked.array(arrays, name, where, "fiub", tuple(tensor.shape))
+        checked.require(torch.from_numpy(np.empty(0, found.dtype)).dtype == tensor.dtype, where, f"{name!r} is of type {tensor.dtype}")
 
 
 def optimizer_as_arrays(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Array], dict[str, dict[str, float]]]:

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from habitus.errors import InputError, TrainingError, is_whole, require, require_one
+from habitus import checked
+from habitus.errors import ArtefactError, InputError, TrainingError, is_whole, require, require_one
 from habitus.nn import processes
 from habitus.nn.ahead import ahead
-from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
+from habitus.nn.checkpoints import Checkpoints, fitting, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
 from habitus.nn.memory import give_back_large_blocks, halves, in_fitting_pieces, is_out_of_memory, release
 from habitus.nn.sharing import Held, Shared
 from habitus.nn.threads import coarse
@@ -232,10 +233,17 @@ class _Trainer:
         if found is None:
             return _Course()
         arrays, facts = found
-        load_weights(self._raw, arrays, "weights")
-        load_optimizer(self._raw_optimizer, arrays, facts["optimizer"])
-        best = {name: array for name, array in arrays.items() if name.startswith("best/")}
-        return _Course(facts["rows"], best or weights_as_arrays(self._raw, "best"))
+        try:
+            rows = checked.shaped(facts["rows"], list[dict[str, float]], "its epochs")
+            checked.require(rows and all("held_out" in row for row in rows), "its epochs", "there are some, each with a loss")
+            load_weights(self._raw, arrays, "weights")
+            load_optimizer(self._raw_optimizer, arrays, checked.shaped(facts["optimizer"], dict[str, dict[str, float]], "the optimizer"))
+            best = {name: array for name, array in arrays.items() if name.startswith("best/")}
+            if best:
+                fitting(self._raw, best, "best", "its best epoch")
+        except (KeyError, ValueError, TypeError, RuntimeError, ArtefactError) as error:
+            raise ArtefactError(f"the checkpoint to go on from does not fit this training ({error}); remove the folder of work.") from None
+        return _Course(rows, best or weights_as_arrays(self._raw, "best"))
 
     def keep(self, checkpoints: Checkpoints, course: _Course) -> None:
         """Leave a checkpoint; the best weights are kept apart only where they are not the newest.

@@ -60,6 +60,7 @@ def _replace(target: Path, text: str) -> None:
     """Write the page in one step, so that a reader never opens half of one."""
     temporary = target.with_name(target.name + ".part")
     try:
+        temporary.unlink(missing_ok=True)  # a link there would be written through
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(target)
     except OSError as error:
