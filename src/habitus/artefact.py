@@ -22,10 +22,12 @@ from habitus.errors import ArtefactError, OutputExistsError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _MARK = ".incomplete"
-VOCABULARY, ENCODERS, FUSION = "vocabulary", "encoders", "fusion"  # inside MODEL
+VOCABULARY, ENCODERS, FUSION, TRAINED_ON = "vocabulary", "encoders", "fusion", "trained_on"  # inside MODEL
 MODEL, PROFILES, TIMELINES, WORK = "model", "profiles", "timelines", "work"  # inside RUN
 RUN_FACTS, SCORES = "run.json", "scores.json"  # inside RUN
 ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # inside RUN, made of a finished run
+FORGOTTEN = "forgotten.json"  # inside RUN: users were removed from it, so that nothing of its training can be taken up
+RUN_NAMES = (RUN_FACTS, SCORES, ABLATION, CUTOFFS, REPORT, FORGOTTEN)  # the files of a RUN
 
 Array = NDArray[Any]
 
@@ -171,6 +173,50 @@ def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactRe
     return ArtefactReader(target, manifest)
 
 
+def restate(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Put these facts in place of those that the manifest of a complete artefact has; its files stay as they are."""
+    there = read_json(folder / MANIFEST)
+    write_json(folder / MANIFEST, {"format": there["format"], "kind": there["kind"], **facts, "files": there["files"]})
+
+
+def facts_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says beside what every manifest does."""
+    return {name: fact for name, fact in manifest.items() if name not in ("format", "kind", "files")}
+
+
+def kind_of(folder: Path) -> str:
+    """The kind of the complete artefact in `folder`, as its manifest states it. Raises ArtefactError if that is none."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("kind"), str):
+        raise ArtefactError(f"{folder / MANIFEST}: not a manifest of Habitus; remove it, or the folder, if it is none.")
+    return str(manifest["kind"])
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    parts = any((folder / name).is_dir() for name in (MODEL, PROFILES, TIMELINES, WORK))
+    return (folder / RUN_FACTS).is_file() or (is_unfinished(folder) and parts)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder is marked as being written, or left by a writer that died."""
+    return (folder / _MARK).is_file()
+
+
+def is_mark(file: Path) -> bool:
+    """Whether a file says of its folder that it is unfinished."""
+    return file.name == _MARK
+
+
+def remove(place: Path) -> None:
+    """Remove a file, or a folder with all that is in it; an artefact's manifest first, so that what is left is debris if this dies."""
+    if place.is_dir() and not place.is_symlink():
+        (place / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
 def is_complete(folder: str | Path) -> bool:
     """Whether `folder` holds a complete artefact: whether its manifest is there."""
     return (Path(folder) / MANIFEST).is_file()
@@ -178,7 +224,12 @@ def is_complete(folder: str | Path) -> bool:
 
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Raises OutputExistsError if a run may not be written to `folder`: a finished run is there and is neither to be resumed nor
-    overwritten, or it holds anything that is not ours. Changes nothing."""
+    overwritten, or users were forgotten there and it is to be resumed, or it holds anything that is not ours. Changes nothing."""
+    if resume and (folder / FORGOTTEN).is_file():
+        raise OutputExistsError(
+            f"{folder}: users were forgotten there, so it cannot be resumed: what would be learned anew comes from the log. Delete them "
+            "from the log, too, and make the run from the start: --overwrite, or remove the folder."
+        )
     if (folder / RUN_FACTS).is_file():
         if not (resume or overwrite):
             raise OutputExistsError(

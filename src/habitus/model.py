@@ -32,6 +32,7 @@ from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Member, Recipe
+from habitus.trained_on import TrainedOn
 
 Array = NDArray[Any]
 KIND = "model"
@@ -43,7 +44,8 @@ _PIECE_EVENTS, _PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vector
 @dataclass
 class Model:
     """What `fit` learned from a log before a cut-off. `until`: that cut-off, microseconds UTC; `left_out`: members of the recipe
-    that the log could not feed, with the reason."""
+    that the log could not feed, with the reason. `trained_on`: salted hashes of the users it was fitted on, those held out to watch
+    the training and those whom a single encoder passed over included; None in a model of before there were any."""
 
     recipe: dict[str, Any]
     vocabulary: Vocabulary
@@ -53,6 +55,7 @@ class Model:
     left_out: dict[str, str] = field(default_factory=dict)
     shares: dict[str, Any] = field(default_factory=dict)  # other and absent values per field, as they were at fit
     facts: dict[str, Any] = field(default_factory=dict)
+    trained_on: TrainedOn | None = None
 
     def timelines(
         self, log: EventLog, *, until: int, engine: Engine, users: Array | None = None, folder: Path | None = None,
@@ -89,11 +92,13 @@ class Model:
             for encoder in self.encoders:
                 encoder.save(target / artefact.ENCODERS / encoder.name)
             self.fusion.save(target / artefact.FUSION)
+            if self.trained_on is not None:
+                self.trained_on.save(target / artefact.TRAINED_ON)
             writer.facts = self._manifest(target)
 
     def complete(self, folder: Path) -> None:
         """Make a model of a folder whose parts are written already, by `fit` with a folder."""
-        parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION)
+        parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION, artefact.TRAINED_ON)
         with artefact.writing(folder, KIND, overwrite=True, keep=parts) as writer:
             artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
             writer.facts = self._manifest(folder)
@@ -106,7 +111,9 @@ class Model:
         try:
             for part, expected in manifest["parts"].items():
                 if artefact.fingerprint(source / part) != expected:
-                    raise ArtefactError(f"{source / part}: not the part that this model was made with; fit the model again.")
+                    interrupted = part in manifest.get("forgetting", ())
+                    cure = "call `habitus forget` again, which was interrupted" if interrupted else "fit the model again"
+                    raise ArtefactError(f"{source / part}: not the part that this model was made with; {cure}.")
             encoders = [Encoder.load(source / artefact.ENCODERS / _plain(name)) for name in manifest["members"]]
             late = [encoder.name for encoder in encoders if encoder.model_until is None or encoder.model_until > manifest["until"]]
             if late:
@@ -117,6 +124,7 @@ class Model:
                 encoders=encoders,
                 fusion=Fusion.open(source / artefact.FUSION),
                 until=manifest["until"], left_out=manifest["left_out"], shares=manifest["shares"], facts=manifest["facts"],
+                trained_on=TrainedOn.open(source / artefact.TRAINED_ON) if artefact.TRAINED_ON in manifest["parts"] else None,
             )  # fmt: skip
         except (KeyError, TypeError, AttributeError) as error:
             raise ArtefactError(f"{source}: the manifest is no model's ({error!r}).") from None
@@ -124,6 +132,7 @@ class Model:
     def _manifest(self, folder: Path) -> dict[str, Any]:
         names = [encoder.name for encoder in self.encoders]
         parts = [artefact.VOCABULARY, artefact.FUSION, *(f"{artefact.ENCODERS}/{name}" for name in names)]
+        parts += [] if self.trained_on is None else [artefact.TRAINED_ON]
         return {
             "recipe": self.recipe, "members": names, "until": self.until, "left_out": self.left_out, "shares": self.shares,
             "parts": {part: artefact.fingerprint(folder / part) for part in parts}, "facts": self.facts,
@@ -173,8 +182,10 @@ class Fitting:
             fusion.save(self.folder / artefact.FUSION, overwrite=True)
         facts = {"seed": self.seed, "habitus": version("habitus"), "log": self.log.source, "members": {e.name: e.facts for e in encoders}}
         shares = timelines.facts["shares"]
-        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, dict(self.left_out), shares, facts)
+        trained_on = TrainedOn.of(timelines.users[timelines.lengths > 0], [self.recipe.as_dict(), self.until, self.seed])
+        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, dict(self.left_out), shares, facts, trained_on)
         if self.folder is not None:
+            trained_on.save(self.folder / artefact.TRAINED_ON, overwrite=True)
             model.complete(self.folder)
         return model, timelines, fusion.apply(blocks)
 

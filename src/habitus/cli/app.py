@@ -280,6 +280,26 @@ def report(
     typer.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser.")
 
 
+@app.command()
+def forget(
+    users: Annotated[str, typer.Argument(metavar="USERS", help="A file of ids (.npy, .parquet, .csv, or one per line), or ID,ID…")],
+    within: Annotated[list[Path], typer.Option("--in", metavar="RUN...", help="Runs, models, profiles, or folders that hold some.")],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="", help="More folders, after the first of --in.", hidden=True)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Remove users from runs, profiles and whatever else was written of them, and say which models need refitting."""
+    from habitus.cli import show_forgotten
+    from habitus.cli.listening import listener
+    from habitus.forgetting import forget as forgetting
+
+    found = forgetting(show_forgotten.asked(users), [*within, *(more or [])], dry_run=dry_run, progress=listener(quiet))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        show_forgotten.forgotten(found)
+
+
 def _options(engine: str, bad_rows: Any, rejected: Path | None, users: Path | None, device: str, seed: int, quiet: bool) -> "Options":
     from habitus.cli.listening import listener
     from habitus.pipeline import Options

@@ -108,9 +108,17 @@ class External(Encoder):
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         self._check_until(timelines)
+        if not len(self._users):  # all were forgotten
+            return np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
         at = np.minimum(np.searchsorted(self._users, timelines.users), len(self._users) - 1)
         known = self._users[at] == timelines.users
         return np.where(known[:, None], self._matrix[at], np.float32(0)), known
+
+    def without(self, users: Array) -> int:
+        """Drop the vectors of these users; how many there were."""
+        gone = np.isin(self._users, users)
+        self._users, self._matrix = self._users[~gone], self._matrix[~gone]
+        return int(gone.sum())
 
     def _check_until(self, timelines: Timelines) -> None:
         seen = self.settings.seen_until
