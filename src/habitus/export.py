@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import folders
 from habitus.artefact import PROFILES, check_folder, is_complete
 from habitus.errors import OutputExistsError, ProfilesError
 from habitus.log.users import ids_like, read_users
@@ -27,12 +28,14 @@ def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parqu
     check_folder(folder, "export", overwrite=False)
     if users is not None:
         profiles = profiles.select(ids_like(read_users(users), profiles.users.dtype.kind == "U"))
-    if format == "challenge":
-        return _challenge(profiles, folder)
-    folder.mkdir(parents=True)
-    file = folder / "profiles.parquet"
-    profiles.to_polars().write_parquet(file)
-    return [file]
+    with folders.apart(folder) as place:
+        files = _challenge(profiles, place) if format == "challenge" else _parquet(profiles, place)
+    return [folder / file for file in files]
+
+
+def _parquet(profiles: Profiles, folder: Path) -> list[str]:
+    profiles.to_polars().write_parquet(folder / "profiles.parquet")
+    return ["profiles.parquet"]
 
 
 def opened(folder: str | Path) -> Profiles:
@@ -69,7 +72,7 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
     return Profiles.single("entry", ids, matrix[order].astype(np.float32), listed=np.argsort(order, kind="stable"))
 
 
-def _challenge(profiles: Profiles, folder: Path) -> list[Path]:
+def _challenge(profiles: Profiles, folder: Path) -> list[str]:
     if profiles.users.dtype.kind != "i":
         raise ProfilesError(f"export: the challenge's ids are whole numbers, and these are {profiles.users.dtype}.")
     if profiles.dim > _CHALLENGE_DIM:
@@ -77,10 +80,9 @@ def _challenge(profiles: Profiles, folder: Path) -> list[Path]:
             f"export: the challenge takes {_CHALLENGE_DIM} columns at most, and these are {profiles.dim}; reduce some blocks."
         )
     vectors = _as_float16(profiles)
-    folder.mkdir(parents=True)
     np.save(folder / "client_ids.npy", profiles.users.astype(np.int64))
     np.save(folder / "embeddings.npy", vectors)
-    return [folder / "client_ids.npy", folder / "embeddings.npy"]
+    return ["client_ids.npy", "embeddings.npy"]
 
 
 def _as_float16(profiles: Profiles) -> NDArray[Any]:

@@ -86,22 +86,20 @@ class Model:
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the whole model as an artefact whose parts are artefacts of their own."""
-        target = Path(folder)
-        with artefact.writing(target, KIND, overwrite=overwrite) as writer:
-            self.vocabulary.save(target / artefact.VOCABULARY)
+        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
+            self.vocabulary.save(writer.folder / artefact.VOCABULARY)
             for encoder in self.encoders:
-                encoder.save(target / artefact.ENCODERS / encoder.name)
-            self.fusion.save(target / artefact.FUSION)
+                encoder.save(writer.folder / artefact.ENCODERS / encoder.name)
+            self.fusion.save(writer.folder / artefact.FUSION)
             if self.trained_on is not None:
-                self.trained_on.save(target / artefact.TRAINED_ON)
-            writer.facts = self._manifest(target)
+                self.trained_on.save(writer.folder / artefact.TRAINED_ON)
+            writer.facts = self._manifest(writer.folder)
 
     def complete(self, folder: Path) -> None:
         """Make a model of a folder whose parts are written already, by `fit` with a folder."""
+        artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
         parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION, artefact.TRAINED_ON)
-        with artefact.writing(folder, KIND, overwrite=True, keep=parts) as writer:
-            artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
-            writer.facts = self._manifest(folder)
+        artefact.complete(folder, KIND, self._manifest(folder), parts=parts)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:

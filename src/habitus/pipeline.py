@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time as clock
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import InputError, LogError
 from habitus.feeding import feedable
@@ -158,26 +158,33 @@ def run(
     HabitusError for whatever is wrong, as early as it can be known. Under torchrun as `fit`.
     """
     join()
-    begin = clock.perf_counter()
     recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
     if out is not None:
         artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
+    with _held(out):
+        return _run(recipe, log, out, window or recipe.split.window, resume, overwrite, only, earlier, options)
+
+
+def _run(
+    recipe: Recipe, log: EventLog, out: Path | None, window: str, resume: bool, overwrite: bool, only: Sequence[str], earlier: int,
+    options: Options,
+) -> RunResult:  # fmt: skip
+    begin = clock.perf_counter()
     engine, progress = engine_named(options.engine), options.progress
     members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
-    witness, split = cut_of(log, engine, found, window or recipe.split.window, earlier)
+    witness, split = cut_of(log, engine, found, window, earlier)
     _cut(split.train_start, found)
     users = _users(options.users, log, engine)
-    if out is not None:
-        artefact.begin_run(out, resume=resume, overwrite=overwrite)
+    place = _opened(out, resume, overwrite, progress)
     fitting = Fitting(
         recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
-        precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
-        timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
+        precision=options.precision, folder=place and place / artefact.MODEL, work=place and place / artefact.WORK,
+        timelines_folder=place and place / artefact.TIMELINES, only=only, progress=progress,
     )  # fmt: skip
     model, timelines, profiles = fitting.fit()
-    if out is not None:
-        profiles.save(out / artefact.PROFILES, overwrite=True)
+    if place is not None:
+        profiles.save(place / artefact.PROFILES, overwrite=True)
     sets = with_references(with_blocks(profiles), counts_of(timelines))
     scoreboard = judge(
         sets, targets_of(witness, split, profiles.users, recipe.tasks, progress), probe=recipe.judge.probe, seeds=recipe.judge.seeds,
@@ -195,9 +202,9 @@ def run(
         "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"], "peak_memory_mb": peak_memory(),
         "comparisons": [one.to_json() for one in scoreboard.compare(WHOLE, COUNTS)] if scoreboard.rows else [],
     }  # fmt: skip
-    if out is not None:
-        artefact.write_json(out / artefact.SCORES, scoreboard.to_json())
-        artefact.finish_run(out, facts)
+    if out is not None and place is not None:
+        artefact.write_json(place / artefact.SCORES, scoreboard.to_json())
+        artefact.finish_run(out, place, facts)
     return RunResult(model, profiles, scoreboard, facts)
 
 
@@ -214,17 +221,17 @@ def fit(
         artefact.check_folder(out, "model", overwrite=overwrite)
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
-    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    users = _users(options.users, log, engine)
-    with _scratch(out) as folder:
+    with _held(out), _scratch(out) as folder:
+        found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
+        users = _users(options.users, log, engine)
         fitting = Fitting(
             recipe, members, left_out, log, engine, _cut(until, found), users=users, seed=options.seed, device=options.device,
             precision=options.precision, timelines_folder=folder, progress=options.progress,
         )  # fmt: skip
         model, _, _ = fitting.fit()
-    model.facts["rows"] = found.counts()
-    if out is not None:
-        model.save(out, overwrite=overwrite)
+        model.facts["rows"] = found.counts()
+        if out is not None:
+            model.save(out, overwrite=overwrite)
     return model
 
 
@@ -239,7 +246,7 @@ def encode(
     if out is not None:
         encode_to(model, log, out, until=until, overwrite=overwrite, options=options)
         return Profiles.open(out)
-    with _to_encode(model, log, None, until, options) as (lines, folder, engine, more):
+    with _held(None), _to_encode(model, log, None, until, options) as (lines, folder, engine, more):
         profiles = _encoded(model, lines, folder, engine, options)
     return replace(profiles, facts={**profiles.facts, **more})
 
@@ -250,7 +257,7 @@ def encode_to(
 ) -> Stored:  # fmt: skip
     """As `encode` with a folder `out`, where the profiles then are; memory grows with the users on Spark only."""
     artefact.check_folder(out, "profiles", overwrite=overwrite)
-    with _to_encode(model, log, out, until, options) as (lines, folder, engine, more):
+    with _held(out), _to_encode(model, log, out, until, options) as (lines, folder, engine, more):
         if engine.name == "spark":
             pieces: Iterable[Profiles] = [_encoded(model, lines, folder, engine, options)]
         else:
@@ -368,14 +375,27 @@ def peak_memory() -> int | None:
 def _scratch(out: str | Path | None, *, needed: bool = False) -> Iterator[Path | None]:
     """A folder beside `out` for timelines that are needed only while work goes on; without `out` none, and memory instead, or one
     of the system's where a folder is `needed`."""
-    if out is None and not needed:
+    if out is not None and folders.can_be_replaced(Path(out).resolve()):
+        with folders.area(Path(out)) as place:
+            yield place / artefact.TIMELINES
+    elif out is not None or needed:
+        with tempfile.TemporaryDirectory(prefix="habitus-") as folder:
+            yield Path(folder) / artefact.TIMELINES
+    else:
         yield None
-        return
-    place = None if out is None else Path(out).absolute().parent
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{'habitus' if out is None else Path(out).name}-", dir=place) as folder:
-        yield Path(folder) / "timelines"
+
+
+def _held(out: str | Path | None) -> AbstractContextManager[None]:
+    """Within the body `out` is nobody else's, and what the file system refuses is raised as StorageError."""
+    return folders.telling("the file system") if out is None else folders.holding(Path(out))
+
+
+def _opened(out: Path | None, resume: bool, overwrite: bool, progress: Progress) -> Path | None:
+    """Where to write the run that is to be in `out` in the end."""
+    place = None if out is None else artefact.begin_run(out, resume=resume, overwrite=overwrite)
+    if place != out:
+        progress.say(f"The run in {out} stays as it is until the new one, in {place}, is complete and takes its place.")
+    return place
 
 
 def _encoded(model: Model, lines: Timelines, folder: Path | None, engine: Engine, options: Options) -> Profiles:

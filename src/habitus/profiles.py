@@ -3,7 +3,6 @@
 Knows nothing of logs, encoders or tasks.
 """
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -219,16 +218,12 @@ def save_pieces(
     """
     import pyarrow.parquet as pq
 
-    artefact.check_folder(folder, KIND, overwrite=overwrite)
     users, unknown, counted, last = 0, 0, dict[str, dict[str, int]](), None
-    place = Path(folder).absolute().parent
-    place.mkdir(parents=True, exist_ok=True)
-    # apart until all is there: what is overwritten stays whole until then
-    with tempfile.TemporaryDirectory(prefix=f".{Path(folder).name}-", dir=place) as apart, ExitStack() as open_files:
+    with artefact.writing(folder, KIND, overwrite=overwrite) as writer, ExitStack() as open_files:
         file = None
         for last in pieces:
             table = last.to_arrow()
-            file = file or open_files.enter_context(pq.ParquetWriter(Path(apart) / _TABLE, table.schema))
+            file = file or open_files.enter_context(pq.ParquetWriter(writer.path(_TABLE), table.schema))
             file.write_table(table)
             users, unknown = users + len(last), unknown + int((~last.known.any(1)).sum())
             for name, facts in last.facts.get("blocks", {}).items():
@@ -241,12 +236,10 @@ def save_pieces(
         facts = {**last.facts, **(more or {})}
         if "blocks" in facts:
             facts["blocks"] = {name: {**one, **counted[name]} for name, one in facts["blocks"].items()}
-        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
-            (Path(apart) / _TABLE).replace(writer.path(_TABLE))
-            writer.facts = {
-                "until": last.until, "model_until": last.model_until, "users": users,
-                "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
-            }  # fmt: skip
+        writer.facts = {
+            "until": last.until, "model_until": last.model_until, "users": users,
+            "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
+        }  # fmt: skip
     return Stored(users, unknown, last.blocks, last.until, facts)
 
 

@@ -1,0 +1,89 @@
+"""A process that does what it is told in copies of itself, and has them killed half-way; started by `killed_helper`.
+
+Everything is imported once and before there is a thread, so that a copy (fork) costs nothing. A copy counts what Python does to the file
+system (audit events) and kills itself with SIGKILL before the n-th; it can also be killed from outside after some time.
+"""
+
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree", "shutil.copytree"}
+_MODULES = (
+    "polars", "torch", "lightning_fabric", "pyarrow.parquet", "implicit.als", "sklearn.decomposition", "habitus.cli.app", "habitus.pipeline",
+    "habitus.encoders.gru_autoencoder", "habitus.encoders.next_event", "habitus.encoders.als", "habitus.encoders.statistics",
+    "habitus.encoders.hybrid_factors", "habitus.nn.training", "habitus.cli.show", "habitus.cli.scores",
+)  # fmt: skip
+
+
+class Count:
+    """What has been done to the file system below `root`; at the n-th the process dies."""
+
+    def __init__(self, root: str, until: int | None, notes: str | None) -> None:
+        self.root, self.until, self.done = root, until, 0
+        self.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if notes else None
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if not (opened or event in _CHANGES) or not str(arguments[0]).startswith(self.root):
+            return
+        self.done += 1
+        if self.notes is not None:
+            os.write(self.notes, f"{event} {str(arguments[0]).removeprefix(self.root)}\n".encode())
+        if self.done == self.until:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work(job: dict[str, Any]) -> None:
+    """Be `habitus WORDS`, to the end or until killed."""
+    if job.get("largest_file"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file"], job["largest_file"]))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for name, value in job.get("constants", {}).items():
+        module, _, constant = name.rpartition(".")
+        setattr(importlib.import_module(module), constant, value)
+    out = os.open(job["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1), os.dup2(out, 2)
+    sys.addaudithook(Count(job["root"], job.get("until"), job.get("notes")))
+    sys.argv = ["habitus", *job["words"]]
+    from habitus.cli import main
+
+    main()
+
+
+def forked(job: dict[str, Any]) -> int:
+    """The exit status of a copy that does the job; as `subprocess` has it, minus the signal where one has ended it."""
+    sys.stdout.flush()
+    copy = os.fork()
+    if not copy:
+        status = 70
+        try:
+            work(job)
+            status = 0
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(status)  # what the copy has inherited is not its own to put away
+    if job.get("seconds") is not None:
+        time.sleep(job["seconds"])
+        os.kill(copy, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    for module in _MODULES:
+        importlib.import_module(module)
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a copy of a process with threads may hang"
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(forked(json.loads(line))), flush=True)
