@@ -1,6 +1,6 @@
 """A process that does what it is told in copies of itself, and has them killed half-way; started by `killed_helper`.
 
-Everything is imported once and before there is a thread, so that a copy (fork) costs nothing. A copy counts what Python does to the file
+What takes long to import is imported once, before there is a thread, so that a copy (fork) costs little. A copy counts what Python does to the file
 system (audit events) and kills itself with SIGKILL before the n-th; it can also be killed from outside after some time.
 """
 
@@ -16,26 +16,28 @@ from typing import Any
 
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree", "shutil.copytree"}
 _MODULES = (
-    "polars", "torch", "lightning_fabric", "pyarrow.parquet", "implicit.als", "sklearn.decomposition", "habitus.cli.app", "habitus.pipeline",
+    "torch", "lightning_fabric", "implicit.als", "sklearn.decomposition", "habitus.cli.app", "habitus.pipeline",
     "habitus.encoders.gru_autoencoder", "habitus.encoders.next_event", "habitus.encoders.als", "habitus.encoders.statistics",
     "habitus.encoders.hybrid_factors", "habitus.nn.training", "habitus.cli.show", "habitus.cli.scores",
 )  # fmt: skip
 
 
 class Count:
-    """What has been done to the file system below `root`; at the n-th the process dies."""
+    """What has been done to the file system below `root`; at the n-th, counted from one that has `after` in it, the process dies."""
 
-    def __init__(self, root: str, until: int | None, notes: str | None) -> None:
-        self.root, self.until, self.done = root, until, 0
+    def __init__(self, root: str, until: int | None, notes: str | None, after: str) -> None:
+        self.root, self.until, self.done, self.after = root, until, 0, after
         self.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if notes else None
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if not (opened or event in _CHANGES) or not str(arguments[0]).startswith(self.root):
+        within = event in ("os.remove", "os.rmdir") and arguments[-1] != -1  # by `shutil.rmtree`, which names what is in an open folder
+        if not (opened or event in _CHANGES) or not (within or str(arguments[0]).startswith(self.root)):
             return
-        self.done += 1
+        line = f"{event} {str(arguments[0]).removeprefix(self.root)}\n"
+        self.done += bool(self.done or self.after in line)
         if self.notes is not None:
-            os.write(self.notes, f"{event} {str(arguments[0]).removeprefix(self.root)}\n".encode())
+            os.write(self.notes, line.encode())
         if self.done == self.until:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -50,7 +52,7 @@ def work(job: dict[str, Any]) -> None:
         setattr(importlib.import_module(module), constant, value)
     out = os.open(job["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1), os.dup2(out, 2)
-    sys.addaudithook(Count(job["root"], job.get("until"), job.get("notes")))
+    sys.addaudithook(Count(job["root"], job.get("until"), job.get("notes"), job.get("after", "")))
     sys.argv = ["habitus", *job["words"]]
     from habitus.cli import main
 
@@ -83,7 +85,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for module in _MODULES:
         importlib.import_module(module)
-    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a copy of a process with threads may hang"
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    assert [name for name in threads if not name.startswith("jemalloc")] == threads[:1], "a copy of a process with threads may hang"
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(json.dumps(forked(json.loads(line))), flush=True)
