@@ -1,7 +1,7 @@
 """A process that does what it is told in copies of itself, and has them killed half-way; started by `killed_helper`.
 
-What takes long to import is imported once, before there is a thread, so that a copy (fork) costs little. A copy counts what Python does to the file
-system (audit events) and kills itself with SIGKILL before the n-th; it can also be killed from outside after some time.
+What takes long to import is imported once, before there is a thread, so that a copy (fork) costs little. A copy counts what Python
+does to the file system (audit events) and kills itself with SIGKILL before the n-th; it can also be killed from outside after some time.
 """
 
 import importlib
@@ -9,8 +9,10 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ _MODULES = (
 
 
 class Count:
-    """What has been done to the file system below `root`; at the n-th, counted from one that has `after` in it, the process dies."""
+    """What has been done to the file system below `root`; at the n-th, counted from one that has `after` in it, the process dies,
+    or what is called `gone` does."""
 
-    def __init__(self, root: str, until: int | None, notes: str | None, after: str) -> None:
-        self.root, self.until, self.done, self.after = root, until, 0, after
+    def __init__(self, root: str, until: int | None = None, notes: str | None = None, after: str = "", gone: str | None = None) -> None:
+        self.root, self.until, self.done, self.after, self.gone = root, until, 0, after, gone
         self.notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if notes else None
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -38,8 +41,10 @@ class Count:
         self.done += bool(self.done or self.after in line)
         if self.notes is not None:
             os.write(self.notes, line.encode())
-        if self.done == self.until:
+        if self.done == self.until and self.gone is None:
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self.done == self.until:
+            subprocess.run(["rm", "-rf", self.gone], check=True)
 
 
 def work(job: dict[str, Any]) -> None:
@@ -50,9 +55,7 @@ def work(job: dict[str, Any]) -> None:
     for name, value in job.get("constants", {}).items():
         module, _, constant = name.rpartition(".")
         setattr(importlib.import_module(module), constant, value)
-    out = os.open(job["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(out, 1), os.dup2(out, 2)
-    sys.addaudithook(Count(job["root"], job.get("until"), job.get("notes"), job.get("after", "")))
+    sys.addaudithook(Count(job["root"], **{name: job[name] for name in ("until", "notes", "after", "gone") if name in job}))
     sys.argv = ["habitus", *job["words"]]
     from habitus.cli import main
 
@@ -62,20 +65,27 @@ def work(job: dict[str, Any]) -> None:
 def forked(job: dict[str, Any]) -> int:
     """The exit status of a copy that does the job; as `subprocess` has it, minus the signal where one has ended it."""
     sys.stdout.flush()
+    said, words = os.pipe()
     copy = os.fork()
     if not copy:
+        os.dup2(words, 1), os.dup2(words, 2)
         status = 70
         try:
             work(job)
             status = 0
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        except BaseException:  # what a user would see as a traceback
+            traceback.print_exc()
         finally:
             sys.stdout.flush(), sys.stderr.flush()
             os._exit(status)  # what the copy has inherited is not its own to put away
     if job.get("seconds") is not None:
         time.sleep(job["seconds"])
         os.kill(copy, signal.SIGKILL)
+    os.close(words)
+    with open(said, "rb") as pipe:
+        Path(job["said"]).write_bytes(pipe.read())
     return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
 
 

@@ -130,7 +130,7 @@ def results(folder: Path) -> dict[str, str]:
 
     A finished run may still have its mark of an unfinished one, if it was killed between the two; `run.json` decides.
     """
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.relative_to(folder).parts[0] == "work"]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != "work"]
     told = ("manifest.json", "facts.json", "run.json", "report.html", ".incomplete")
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files) if path.name not in told

@@ -122,7 +122,12 @@ def test_resumed_training_equals_undisturbed(
     found, again = _train(settings, work=tmp_path, progress=resumed)
     assert _weights(found) == _weights(undisturbed)
     assert [row["loss"] for row in again["epochs"]] == [row["loss"] for row in report["epochs"]]
-    said = {(1, False): "", (2, True): "within epoch 1, after 1 batches", (7, True): "within epoch 2, after 1 ", (11, True): "after epoch 2,"}
+    said = {
+        (1, False): "",
+        (2, True): "within epoch 1, after 1 batches",
+        (7, True): "within epoch 2, after 1 ",
+        (11, True): "after epoch 2,",
+    }
     assert said.get((after, within), "going on after epoch") in resumed.lines[-1]
     assert (resumed.lines[-1] == "") == (after == 1)
     assert resumed.done == resumed.total == 3 * 40

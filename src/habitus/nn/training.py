@@ -107,9 +107,9 @@ def train(
     """Train `model` in place on `feed` until the loss on `held_out` stops falling; it ends with the best epoch's weights.
 
     With a folder `work`, a checkpoint is left there after every epoch, and within one every `CHECKPOINT_SECONDS`; one that is found
-    there, of this same training (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Within `processes.together` this is one
-    training of all processes, which call it alike; a folder and an identity matter in the first alone. Returns a report of JSON
-    values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError
+    there, of this same training (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Within
+    `processes.together` this is one training of all processes, which call it alike; a folder and an identity matter in the first
+    alone. Returns a report of JSON values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError
     if the loss is not finite, or there is nothing to learn from.
     """
     trainer = _Trainer(model, settings, seed, device, progress)
