@@ -79,7 +79,7 @@ def test_a_disk_of_its_own_is_written_in_place(tmp_path: Path, monkeypatch: pyte
     interrupted(tmp_path / "disk")
     assert not artefact.is_complete(tmp_path / "disk")
     write(tmp_path / "disk")
-    with pytest.raises(OutputExistsError, match="cannot be replaced.*name a folder within it"):
+    with pytest.raises(OutputExistsError, match=r"cannot be replaced.*name a folder within it"):
         write(tmp_path / "disk", 2.0, overwrite=True)
     assert artefact.opening(tmp_path / "disk", KIND).arrays("state")["x"][0] == 1
     assert listed(tmp_path / "disk") == {"manifest.json", "state.safetensors", "inner/notes.json"}

@@ -41,7 +41,9 @@ def _ablated(
 ) -> Ablation:  # fmt: skip
     profiles = finished.profiles()
     if len(profiles.blocks) < 2:
-        raise InputError(f"{finished.folder}: its profiles have one block, {next(iter(profiles.blocks))}; at least two are needed to leave one out.")
+        raise InputError(
+            f"{finished.folder}: its profiles have one block, {next(iter(profiles.blocks))}; at least two are needed to leave one out."
+        )
     recipe = finished.recipe.judged_by(tasks=tasks, own_tasks=own_tasks, probe=probe, seeds=seeds)
     asked, model = recipe.tasks, named_probe(recipe.judge.probe)
     split, found_log, engine = finished.split, finished.log(log), engine_named(options.engine)

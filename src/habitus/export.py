@@ -34,7 +34,9 @@ def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parqu
 
 
 def _parquet(profiles: Profiles, folder: Path) -> list[str]:
-    profiles.to_polars().write_parquet(folder / "profiles.parquet")
+    import pyarrow.parquet as pq
+
+    pq.write_table(profiles.to_polars().to_arrow(), folder / "profiles.parquet")  # Polars does not say that a disk is full
     return ["profiles.parquet"]
 
 

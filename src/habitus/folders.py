@@ -88,6 +88,28 @@ def area(folder: Path) -> Iterator[Path]:
             shutil.rmtree(place, ignore_errors=True)
 
 
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A new file beside `file`, which takes its place when the body has ended well; if that fails, it is removed at once.
+
+    What is no plain file (/dev/stdout, a pipe) is written itself.
+    """
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        yield file
+        return
+    part = file.with_name(f"{file.name}.part")
+    try:
+        yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
 def take_place(new: Path, folder: Path) -> None:
     """Put `new` where `folder` is, in one step where the system can, and remove what was there."""
     _flush(new)

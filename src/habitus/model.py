@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.encoders.base import Encoder, encoder_class
 from habitus.errors import ArtefactError, NothingToLearnError, RecipeError
 from habitus.feeding import fed_by_events, nothing_fed
@@ -264,6 +264,8 @@ class Fitting:
         if place is not None:
             encoder.save(place, overwrite=True)
             self._finish(member.name, mark)
+            if self.work is not None:
+                folders.remove(self.work / member.name)  # its checkpoints, which nobody needs any more
         return encoder
 
     def _origin(self) -> str:

@@ -3,6 +3,7 @@
 import sys
 
 from habitus.errors import HabitusError
+from habitus.folders import refused
 from habitus.nn import processes
 
 _INTERRUPTED = 130
@@ -21,8 +22,8 @@ def main() -> None:
     except HabitusError as error:
         sys.stderr.write(f"habitus: {error}\n")
         raise SystemExit(error.exit_status) from None
-    except OSError as error:  # a full disk, a folder that may not be written to
-        sys.stderr.write(f"habitus: {error.filename or 'the file system'}: {error.strerror or error}; what was complete before still is.\n")
+    except OSError as error:  # a full disk, a folder that may not be written to, where no `folders.holding` has said so already
+        sys.stderr.write(f"habitus: {refused(error)}\n")
         raise SystemExit(1) from None
     except (KeyboardInterrupt, SystemExit) as ended:  # Typer makes an exit with status 130 of the former
         if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:

@@ -72,13 +72,15 @@ def init(
     """Look at tables and draft a log.toml beside them."""
     from habitus.cli import show
     from habitus.errors import OutputExistsError
+    from habitus.folders import replacing
     from habitus.log.drafting import draft
 
     target = folder / "log.toml"
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target} exists already; nothing was written. Pass --overwrite to replace it.")
     drafted = draft(folder)
-    target.write_text(drafted.toml, encoding="utf-8")
+    with replacing(target) as part:
+        part.write_text(drafted.toml, encoding="utf-8")
     show.draft(target, drafted.toml, drafted.notes)
 
 

@@ -9,7 +9,6 @@ other order of the same buyer within 14, 30 and 45 days, counted over orders wit
 What it does not know: real products, seasons, campaigns, or users' influence on one another.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
