@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from habitus import artefact, forgetting
+from habitus import artefact, folders, forgetting
 from habitus.errors import ArtefactError, HabitusError, InputError, OutputExistsError
-from habitus.forgetting import Forgotten, forget
+from habitus.forgetting import forget
 from habitus.log.timelines import Timelines
 from habitus.model import Model
 from habitus.pipeline import Options, encode, fit, run
@@ -34,8 +34,14 @@ until = "2024-03-01"
 [encoder.fusion]
 scale = "standard"
 """
-GONE = [11, 22, 33]
+FIRST = 7_000_000_000_003  # ids whose bytes are met nowhere by chance
+GONE = [FIRST + 11, FIRST + 22, FIRST + 33]
 NAMED = ["käufer-00011", "käufer-00022", "käufer-00033"]
+
+
+def numbered(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """The shop with whole numbers as ids that are like no other number."""
+    return {name: frame if name == "products" else frame.with_columns(pl.col("user") + FIRST) for name, frame in frames.items()}
 
 
 def named(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
@@ -51,10 +57,10 @@ def named(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two logs of the same shop, one with ids of text, and a finished run of each with a report, vectors from elsewhere among its blocks."""
+    """Two logs of the same shop, one with ids of text, and a finished run of each with a report and vectors from elsewhere."""
     place = tmp_path_factory.mktemp("forget")
     rng = np.random.default_rng(0)
-    for name, frames in (("numbers", shop()), ("texts", named(shop()))):
+    for name, frames in (("numbers", numbered(shop())), ("texts", named(shop()))):
         log = on_disk(place / name / "log", frames)
         users = sorted(frames["buy"]["user"].unique().to_list())
         pq.write_table(pa.table({"user": users, "v": rng.normal(size=(len(users), 3)).tolist()}), place / name / "v.parquet")
@@ -89,7 +95,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 def test_forget_leaves_nothing_of_a_user_in_a_run(base: Path, tmp_path: Path, name: str, gone: list[Any]) -> None:
     """A right to erasure is not met by a run that still has a row, a text or a vector of the user's, in a corner that nobody thought of."""
     place = copied(base, name, tmp_path)
-    before = {what: Profiles.open(place / "profiles") for what in ("profiles",)}["profiles"]
+    before = Profiles.open(place / "profiles")
     old = Timelines.open(place / "timelines")
     assert set(gone) <= users_in(place)
     found = forget(gone, [place])
@@ -99,8 +105,8 @@ def test_forget_leaves_nothing_of_a_user_in_a_run(base: Path, tmp_path: Path, na
     assert not (place / "report.html").exists() and not (place / "work").exists()
     raw = bytes_of(place)
     for one in gone:
-        needle = one.encode() if isinstance(one, str) else int(one).to_bytes(8, "little")
-        assert not [file for file, data in raw.items() if needle in data and (isinstance(one, str) or file.startswith("timelines/index"))]
+        needles = [one.encode()] if isinstance(one, str) else [int(one).to_bytes(8, "little"), str(one).encode()]
+        assert not [file for file, data in raw.items() for needle in needles if needle in data]
     assert found.searched == (3 if name == "texts" else 0) and not found.named_in
     after, lines = Profiles.open(place / "profiles"), Timelines.open(place / "timelines")
     others = np.setdiff1d(before.users, gone)
@@ -110,7 +116,7 @@ def test_forget_leaves_nothing_of_a_user_in_a_run(base: Path, tmp_path: Path, na
     assert ours.time.tobytes() == theirs.time.tobytes()
     assert all(ours.codes[field].tobytes() == theirs.codes[field].tobytes() for field in old.fields if old.fields[field].kind != "text")
     facts = artefact.read_json(place / "run.json")
-    assert facts["users"] == 57 and facts["events"] == lines.n_events == 57 * old.n_events // 60 or facts["events"] == lines.n_events
+    assert facts["users"] == 57 and facts["events"] == lines.n_events < old.n_events
     assert [entry["users"] for entry in facts["forgotten"]] == [3] and not any(str(one) in json.dumps(facts["forgotten"]) for one in gone)
 
 
@@ -136,7 +142,7 @@ def test_forget_again_finds_nothing_to_do(base: Path, tmp_path: Path) -> None:
     place = copied(base, "texts", tmp_path)
     first = forget(NAMED, [place])
     there = bytes_of(place)
-    again = forget([*NAMED, "nobody", "käufer-00044"][:4], [place], dry_run=False)
+    again = forget([*NAMED, "nobody"], [place])
     assert (again.rewritten, again.removed) == ((), ()) and again.models == first.models
     assert (again.missing, again.missing_first) == (1, ("nobody",))
     assert bytes_of(place) == there
@@ -158,14 +164,14 @@ def test_forget_several_folders_and_a_model_without_them(base: Path, tmp_path: P
     """A user is in more than one place; and a model that never saw the user must not be thrown away."""
     place = copied(base, "numbers", tmp_path)
     recipe, log = Recipe.from_toml(SMALL, source="small"), base / "numbers" / "log"
-    few = np.array([one * 11 for one in range(4, 30)])
+    few = FIRST + 11 * np.arange(4, 30)
     fit(recipe, log, tmp_path / "more" / "without", until="2024-04-02", options=Options(users=few))
-    model = fit(recipe, log, tmp_path / "more" / "with", until="2024-04-02", options=Options(users=np.append(few, 22)))
-    encode(model, log, tmp_path / "more" / "profiles", options=Options(users=np.array([11, 22, 44, 99_999])))
+    model = fit(recipe, log, tmp_path / "more" / "with", until="2024-04-02", options=Options(users=np.append(few, GONE[1])))
+    encode(model, log, tmp_path / "more" / "profiles", options=Options(users=np.array([*GONE[:2], few[0], 99_999])))
     (tmp_path / "more" / "notes.txt").write_text("mine")
     found = forget([*GONE, 99_999], [place, tmp_path / "more"])
     assert {(Path(one.path).name, one.users, one.of) for one in found.models} == {("model", 3, 60), ("with", 1, 27)}
-    assert Profiles.open(tmp_path / "more" / "profiles").users.tolist() == [44]
+    assert Profiles.open(tmp_path / "more" / "profiles").users.tolist() == [few[0]]
     assert found.missing == 0 and len(found.rewritten) == 4
     assert any("notes.txt" in why for _, why in found.untouched) and (tmp_path / "more" / "notes.txt").is_file()
 
@@ -215,7 +221,9 @@ def killed(monkeypatch: pytest.MonkeyPatch, at: int) -> Callable[[], int]:
 
     counting(artefact, "write_json")
     counting(artefact, "remove")
-    counting(artefact.ArtefactWriter, "arrays")
+    counting(artefact.ArtefactWriter, "complete")
+    counting(folders, "take_place")
+    counting(folders, "remove")
     return lambda: calls[0]
 
 
@@ -226,7 +234,7 @@ def test_forget_killed_at_any_step_is_finished_by_the_next_call(base: Path, tmp_
         forget(GONE, [copied(base, "numbers", tmp_path / "all")])
         most = steps()
     wanted = {name: data for name, data in bytes_of(tmp_path / "all" / "run").items() if name.endswith((".safetensors", ".parquet"))}
-    assert most > 10
+    assert most > 10; print("MOST", most)
     for at in range(1, most + 1):
         place = copied(base, "numbers", tmp_path / str(at))
         with pytest.MonkeyPatch.context() as patch:
@@ -298,14 +306,14 @@ def test_a_user_found_in_the_end_is_an_error(base: Path, tmp_path: Path, monkeyp
 
 
 def test_command_takes_files_and_several_folders(base: Path, tmp_path: Path) -> None:
-    """The line that the documentation prints: a file of ids, a .csv with a header, more than one folder after --in; and JSON for scripts."""
+    """The line that the documentation prints: a file of ids, a .csv with a header, more than one folder after --in; JSON."""
     one, two = copied(base, "numbers", tmp_path / "a"), copied(base, "texts", tmp_path / "b")
-    (tmp_path / "ids.csv").write_text("user_id\n11\n22\nkäufer-00033\n")
+    (tmp_path / "ids.csv").write_text(f"user_id\n{GONE[0]}\n{GONE[1]}\nkäufer-00033\n")
     said = json.loads(habitus("forget", tmp_path / "ids.csv", "--in", one, two, "--json", "-q").stdout)
     assert said["asked"] == 3 and said["missing"] == 0
     assert {(entry["kind"], entry["users"]) for entry in said["rewritten"] if str(one) in entry["path"]} >= {("profiles", 2)}
     assert {(entry["kind"], entry["users"]) for entry in said["rewritten"] if str(two) in entry["path"]} >= {("profiles", 1)}
-    shown = habitus("forget", "11,nobody", "--in", one, "-q").stdout
+    shown = habitus("forget", f"{GONE[0]},nobody", "--in", one, "-q").stdout
     for words in (
         "was trained with 1 of these users (of 60 in all)",
         "1 of 2 ids were found nowhere: nobody",
@@ -336,4 +344,3 @@ def test_ids_of_another_kind_are_refused() -> None:
     """Numbers with a fraction are nobody's ids."""
     with pytest.raises(InputError, match="whole numbers or texts"):
         forget(np.array([1.5]), ["."])
-    assert isinstance(Forgotten, type)

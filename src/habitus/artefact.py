@@ -260,9 +260,7 @@ def remove(place: Path) -> None:
     """Remove a file, or a folder with all that is in it; an artefact's manifest first, so that what is left is debris if this dies."""
     if place.is_dir() and not place.is_symlink():
         (place / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
+    folders.remove(place)
 
 
 def is_complete(folder: str | Path) -> bool:

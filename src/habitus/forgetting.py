@@ -7,6 +7,7 @@ users is said, from the salted hashes that they keep. Knows nothing of logs; wha
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.encoders import base as encoders
 from habitus.encoders.base import Encoder
 from habitus.errors import ArtefactError, HabitusError, InputError
@@ -80,16 +81,16 @@ class Forgotten:
 
 
 def forget(
-    users: str | Path | Sequence[Any] | Array, folders: Sequence[str | Path], *, dry_run: bool = False, progress: Progress = SILENT
+    users: str | Path | Sequence[Any] | Array, within: Sequence[str | Path], *, dry_run: bool = False, progress: Progress = SILENT
 ) -> Forgotten:  # fmt: skip
-    """Remove `users` (ids, or a file of ids as `--users` takes it) from everything of Habitus's in `folders`, whatever they hold.
+    """Remove `users` (ids, or a file of ids as `--users` takes it) from everything of Habitus's in the folders `within`, whatever they hold.
 
     Ids are compared as each artefact has them, as whole numbers or as text. What is rewritten is read back and compared: the users are
     gone, and everyone else's rows are what they were. `dry_run` changes nothing. Raises InputError if no user is named or a folder
     is not there; ArtefactError, before anything is changed, if something is damaged; HabitusError if, in the end, a user is found still.
     """
     asked = _Asked.of(users)
-    places = [Path(folder) for folder in folders]
+    places = [Path(folder) for folder in within]
     for place in places:
         if not place.is_dir():
             raise InputError(f"in: there is no folder {place}; name runs, models, profiles, timelines, or folders that hold some.")
@@ -103,7 +104,11 @@ def forget(
     if not found.known:
         raise InputError(f"in: nothing in {', '.join(map(str, places))} was written by Habitus; name runs, models, profiles or timelines.")
     if not dry_run:
-        with progress.stage("forgetting", len(found.steps), "steps") as advance:
+        with ExitStack() as holding, progress.stage("forgetting", len(found.steps), "steps") as advance:
+            for place in sorted(
+                set(found.held), key=lambda one: -len(one.resolve().parts)
+            ):  # who holds a folder is not asked for what is in it
+                holding.enter_context(folders.holding(place))
             for step in found.steps:
                 step()
                 advance(1)
@@ -173,13 +178,18 @@ class _Search:
     removed: list[tuple[str, str]] = field(default_factory=list)
     models: list[Trained] = field(default_factory=list)
     untouched: list[tuple[str, str]] = field(default_factory=list)
+    held: list[Path] = field(default_factory=list)  # nobody else may write there meanwhile
     known: int = 0  # artefacts, runs and debris
 
     def look_at(self, place: Path) -> None:
         """A folder that may be anything."""
-        beside = place.absolute().parent.glob(f".{place.absolute().name}{_PASSING}*")
-        for leftover in sorted({*beside, *place.rglob(f".*{_PASSING}*")}):
+        self.held.append(place)
+        whole_place = place.resolve()
+        for leftover in sorted({*whole_place.parent.glob(f".{whole_place.name}{_PASSING}*"), *place.rglob(f".*{_PASSING}*")}):
+            target = leftover.with_name(leftover.name[1:].rpartition(_PASSING)[0])
+            folders.restore(target)
             if leftover.is_dir():
+                self.held.append(target)
                 self._remove(leftover, "left by a program that was killed")
         self._walk(place)
 
@@ -201,7 +211,7 @@ class _Search:
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 self._walk(entry)
-            elif not artefact.is_mark(entry):
+            elif not artefact.is_mark(entry) and entry.name != artefact.CUTOFFS:
                 files.append(entry.name)
         if files:
             self.untouched.append(
@@ -211,6 +221,7 @@ class _Search:
     def _artefact(self, place: Path) -> int:
         """One artefact; how many of the users are in what it keeps of single users."""
         self.known += 1
+        self.held.append(place)
         kind = artefact.kind_of(place)
         if kind == timelines.KIND:
             return self._rewrite(place, kind, self.asked.among(Timelines.open(place).users), lambda: _rewrite_timelines(place, self.asked))
@@ -251,6 +262,7 @@ class _Search:
     def _run(self, run: Path) -> None:
         """A run, finished or not: the note that users were forgotten comes first, what says that they were there last."""
         self.known += 1
+        self.held.append(run)
         before, trained = len(self.steps), len(self.models)
         self.steps.append(lambda: artefact.write_json(run / artefact.FORGOTTEN, {"on": _now()}))
         inside, finished = 0, (run / artefact.RUN_FACTS).is_file()
