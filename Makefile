@@ -5,7 +5,7 @@ READY := .venv/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench bench-learned bench-scale clean
+.PHONY: help setup demo test torture check fix bench bench-learned bench-scale clean
 
 help:  ## Show this list
 	@echo "Habitus: raw event logs in, one vector per user out. Targets:"
@@ -26,6 +26,9 @@ demo: $(READY)  ## Real data, end to end: profiles, scores, report in out/demo
 
 test: $(READY)  ## Run the tests and the examples in docstrings
 	$(BIN)/pytest
+
+torture: $(READY)  ## Kill commands at many random moments, fill disks: what they leave must be whole (ten minutes)
+	HABITUS_TORTURE=1 $(BIN)/pytest -rs tests/test_killed.py tests/test_folders.py
 
 check: $(READY)  ## Lint, format, types and import order, changing nothing
 	$(BIN)/ruff check

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import habitus
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.errors import HabitusError, InputError, LogError, OutputExistsError, ProfilesError, RecipeError
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
@@ -308,7 +308,7 @@ def test_run_left_behind_debris_is_cleared(tmp_path: Path) -> None:
 
 
 def test_run_resume_that_fails_leaves_no_model(tmp_path: Path) -> None:
-    """Old encoders under a new vocabulary are no model, and must not open as one."""
+    """Old encoders under a new vocabulary are no model, and must not open as one; the finished run's own is one until then."""
     frames = shop(60)
     small = replace(recipe(), members=recipe().members[1:])
     run(small, on_disk(tmp_path / "log", frames), tmp_path / "out", window="14d")
@@ -331,7 +331,8 @@ def test_run_resume_that_fails_leaves_no_model(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         run(small, habitus.open_log(tmp_path / "log"), tmp_path / "out", window="14d", resume=True, options=Options(progress=Killer()))
     with pytest.raises(HabitusError, match="no complete model"):
-        habitus.Model.open(tmp_path / "out" / "model")
+        habitus.Model.open(folders.beside(tmp_path / "out", folders.NEW) / "model")
+    habitus.Model.open(tmp_path / "out" / "model")
     again = run(small, habitus.open_log(tmp_path / "log"), tmp_path / "out", window="14d", resume=True)
     straight = run(small, habitus.open_log(tmp_path / "log"), window="14d")
     assert again.profiles.matrix.tobytes() == straight.profiles.matrix.tobytes()

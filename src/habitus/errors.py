@@ -33,7 +33,11 @@ class ArtefactError(InputError):
 
 
 class OutputExistsError(InputError):
-    """The folder to be written exists already; nothing was touched."""
+    """The folder to be written exists already, or somebody else is writing it at this moment; nothing was touched."""
+
+
+class StorageError(HabitusError):
+    """The file system refused: no room left, a folder that may not be written to, a file that went while work went on."""
 
 
 class ProfilesError(InputError):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import checked
+from habitus import checked, folders
 from habitus.artefact import PROFILES, check_folder, is_complete
 from habitus.errors import OutputExistsError, ProfilesError
 from habitus.log.users import ids_like, read_users
@@ -29,12 +29,16 @@ def export(profiles: Profiles, folder: Path, format: Literal["challenge", "parqu
     check_folder(folder, "export", overwrite=False)
     if users is not None:
         profiles = profiles.select(ids_like(read_users(users), profiles.users.dtype.kind == "U", where=str(users)))
-    if format == "challenge":
-        return _challenge(profiles, folder)
-    folder.mkdir(parents=True)
-    file = folder / "profiles.parquet"
-    profiles.to_polars().write_parquet(file)
-    return [file]
+    with folders.apart(folder) as place:
+        files = _challenge(profiles, place) if format == "challenge" else _parquet(profiles, place)
+    return [folder / file for file in files]
+
+
+def _parquet(profiles: Profiles, folder: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    pq.write_table(profiles.to_polars().to_arrow(), folder / "profiles.parquet")  # Polars does not say that a disk is full
+    return ["profiles.parquet"]
 
 
 def opened(folder: str | Path) -> Profiles:
@@ -56,7 +60,7 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
         ids, matrix = (checked.npy(file) for file in (ids_file, vectors_file))
     except (OSError, ValueError) as error:
         cure = "save them with numpy.save, as numbers or texts"
-        raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({_reason(error)}); {cure}.") from None
+        raise ProfilesError(f"{folder}: an entry's arrays cannot be read ({error}); {cure}.") from None
     if ids.ndim != 1 or ids.dtype.kind not in "iuU" or matrix.ndim != 2 or len(ids) != len(matrix) or matrix.dtype.kind != "f":
         raise ProfilesError(
             f"{folder}: an entry has ids (n) and floating-point vectors (n, dim); received {ids.dtype} {ids.shape}, "
@@ -74,12 +78,7 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
     return Profiles.single("entry", ids, matrix[order].astype(np.float32), listed=np.argsort(order, kind="stable"))
 
 
-def _reason(error: Exception) -> str:
-    """Why an array cannot be read; of one that holds objects NumPy says how to run them."""
-    return "they hold objects" if "allow_pickle" in str(error) else str(error)
-
-
-def _challenge(profiles: Profiles, folder: Path) -> list[Path]:
+def _challenge(profiles: Profiles, folder: Path) -> list[str]:
     if profiles.users.dtype.kind != "i":
         raise ProfilesError(f"export: the challenge's ids are whole numbers, and these are texts, as {profiles.users[0]!r}; use parquet.")
     if profiles.dim > _CHALLENGE_DIM:
@@ -87,10 +86,9 @@ def _challenge(profiles: Profiles, folder: Path) -> list[Path]:
             f"export: the challenge takes {_CHALLENGE_DIM} columns at most, and these are {profiles.dim}; reduce some blocks."
         )
     vectors = _as_float16(profiles)
-    folder.mkdir(parents=True)
     np.save(folder / "client_ids.npy", profiles.users.astype(np.int64))
     np.save(folder / "embeddings.npy", vectors)
-    return [folder / "client_ids.npy", folder / "embeddings.npy"]
+    return ["client_ids.npy", "embeddings.npy"]
 
 
 def _as_float16(profiles: Profiles) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact, checked
+from habitus import artefact, checked, folders
 from habitus.errors import ArtefactError, InputError, LogError
 from habitus.judge.targets import DAY, Split
 from habitus.log.counting import Counter
@@ -37,6 +37,7 @@ class FinishedRun:
     def open(cls, folder: str | Path) -> Self:
         """Raises ArtefactError if there is no such folder, the run is not finished, or it does not say how it was made."""
         place = Path(folder)
+        folders.restore(place)
         if not place.is_dir():
             raise ArtefactError(f"{place}: there is no such folder; expected a run, written by `habitus run` or `habitus demo`.")
         if not (place / artefact.RUN_FACTS).is_file():

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact, checked
+from habitus import artefact, checked, folders
 from habitus.encoders.base import Encoder, encoder_class
 from habitus.errors import ArtefactError, NothingToLearnError, RecipeError
 from habitus.feeding import fed_by_events, nothing_fed
@@ -32,6 +32,7 @@ from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Member, Recipe
+from habitus.trained_on import TrainedOn
 
 Array = NDArray[Any]
 KIND = "model"
@@ -43,7 +44,8 @@ PIECE_EVENTS, PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors 
 @dataclass
 class Model:
     """What `fit` learned from a log before a cut-off. `until`: that cut-off, microseconds UTC; `left_out`: members of the recipe
-    that the log could not feed, with the reason."""
+    that the log could not feed, with the reason. `trained_on`: salted hashes of the users it was fitted on, those held out to watch
+    the training and those whom a single encoder passed over included; None in a model of before there were any."""
 
     recipe: dict[str, Any]
     vocabulary: Vocabulary
@@ -53,6 +55,7 @@ class Model:
     left_out: dict[str, str] = field(default_factory=dict)
     shares: dict[str, Any] = field(default_factory=dict)  # other and absent values per field, as they were at fit
     facts: dict[str, Any] = field(default_factory=dict)
+    trained_on: TrainedOn | None = None
 
     def timelines(
         self, log: EventLog, *, until: int, engine: Engine, users: Array | None = None, folder: Path | None = None,
@@ -83,20 +86,20 @@ class Model:
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the whole model as an artefact whose parts are artefacts of their own."""
-        target = Path(folder)
-        with artefact.writing(target, KIND, overwrite=overwrite) as writer:
-            self.vocabulary.save(target / artefact.VOCABULARY)
+        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
+            self.vocabulary.save(writer.folder / artefact.VOCABULARY)
             for encoder in self.encoders:
-                encoder.save(target / artefact.ENCODERS / encoder.name)
-            self.fusion.save(target / artefact.FUSION)
-            writer.facts = self._manifest(target)
+                encoder.save(writer.folder / artefact.ENCODERS / encoder.name)
+            self.fusion.save(writer.folder / artefact.FUSION)
+            if self.trained_on is not None:
+                self.trained_on.save(writer.folder / artefact.TRAINED_ON)
+            writer.facts = self._manifest(writer.folder)
 
     def complete(self, folder: Path) -> None:
         """Make a model of a folder whose parts are written already, by `fit` with a folder."""
-        parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION)
-        with artefact.writing(folder, KIND, overwrite=True, keep=parts) as writer:
-            artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
-            writer.facts = self._manifest(folder)
+        artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
+        parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION, artefact.TRAINED_ON)
+        artefact.complete(folder, KIND, self._manifest(folder), parts=parts)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -108,7 +111,8 @@ class Model:
         places = {name: checked.inside(source, name) for name in said.parts}
         for name, place in places.items():
             if artefact.fingerprint(place) != said.parts[name]:
-                raise ArtefactError(f"{place}: not the part that this model was made with; fit the model again.")
+                cure = "call `habitus forget` again, which was interrupted" if name in said.forgetting else "fit the model again"
+                raise ArtefactError(f"{place}: not the part that this model was made with; {cure}.")
         vocabulary, fusion, encoders = (
             Vocabulary.open(places[names[0]]), Fusion.open(places[names[1]]), [Encoder.load(places[name]) for name in names[2:]]
         )  # fmt: skip
@@ -119,11 +123,13 @@ class Model:
         checked.require(list(widths) == list(said.members), source, "each member lies in a folder of its name")
         checked.require(fusion.widths() == widths, source, "the fusion joins the blocks of the members")
         shares = {name: {"other": share.other, "absent": share.absent} for name, share in said.shares.items()}
-        return cls(dict(said.recipe), vocabulary, encoders, fusion, said.until, dict(said.left_out), shares, dict(said.facts))
+        trained_on = TrainedOn.open(places[artefact.TRAINED_ON]) if artefact.TRAINED_ON in places else None
+        return cls(dict(said.recipe), vocabulary, encoders, fusion, said.until, dict(said.left_out), shares, dict(said.facts), trained_on)
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         names = [encoder.name for encoder in self.encoders]
         parts = [artefact.VOCABULARY, artefact.FUSION, *(f"{artefact.ENCODERS}/{name}" for name in names)]
+        parts += [] if self.trained_on is None else [artefact.TRAINED_ON]
         return {
             "recipe": self.recipe, "members": names, "until": self.until, "left_out": self.left_out, "shares": self.shares,
             "parts": {part: artefact.fingerprint(folder / part) for part in parts}, "facts": self.facts,
@@ -176,8 +182,10 @@ class Fitting:
             fusion.save(self.folder / artefact.FUSION, overwrite=True)
         facts = {"seed": self.seed, "habitus": version("habitus"), "log": self.log.source, "members": {e.name: e.facts for e in encoders}}
         shares = timelines.facts["shares"]
-        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, dict(self.left_out), shares, facts)
+        trained_on = TrainedOn.of(timelines.users[timelines.lengths > 0], [self.recipe.as_dict(), self.until, self.seed])
+        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, dict(self.left_out), shares, facts, trained_on)
         if self.folder is not None:
+            trained_on.save(self.folder / artefact.TRAINED_ON, overwrite=True)
             model.complete(self.folder)
         return model, timelines, fusion.apply(blocks)
 
@@ -258,6 +266,8 @@ class Fitting:
         if place is not None:
             encoder.save(place, overwrite=True)
             self._finish(member.name, mark)
+            if self.work is not None:
+                folders.remove(self.work / member.name)  # its checkpoints, which nobody needs any more
         return encoder
 
     def _origin(self) -> str:
@@ -327,6 +337,7 @@ class _Said:
     shares: dict[str, _Share]
     parts: dict[str, str]
     facts: checked.Facts
+    forgetting: tuple[str, ...] = ()
 
 
 def _plain(name: str, where: Path) -> str:

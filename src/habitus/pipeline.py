@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import LARGEST_SEED, InputError, LogError, is_whole
 from habitus.estimate import Estimate, stated, stated_encoding
@@ -48,7 +48,7 @@ from habitus.machine import most_resident, size_of
 from habitus.model import Fitting, Model
 from habitus.profiles import Profiles, Stored, save_pieces
 from habitus.progress import SILENT, Progress
-from habitus.recipe import Judge, Recipe, window_days
+from habitus.recipe import Judge, Member, Recipe, window_days
 from habitus.recipe import Split as SplitSettings
 from habitus.witness import LogWitness, witness_of
 
@@ -193,22 +193,31 @@ def run(
     HabitusError for whatever is wrong, as early as it can be known. Under torchrun as `fit`.
     """
     join()
-    begin = clock.perf_counter()
-    log, out, progress = _log(log), None if out is None else Path(out), options.progress
+    recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
     if out is not None:
         artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
-    recipe = _recipe(recipe)
-    asked, probe = recipe.tasks, named_probe(recipe.judge.probe)  # a name that is none would be found when all is trained
+    named_probe(recipe.judge.probe)  # a name that is none would be found when all is trained
+    with _held(out):
+        return _run(recipe, log, out, window, resume, overwrite, only, earlier, options)
+
+
+def _run(
+    recipe: Recipe, log: EventLog, out: Path | None, window: str | None, resume: bool, overwrite: bool, only: Sequence[str], earlier: int,
+    options: Options,
+) -> RunResult:  # fmt: skip
+    begin = clock.perf_counter()
+    progress, asked, probe = options.progress, recipe.tasks, named_probe(recipe.judge.probe)
     fitting, found, witness, split, estimate = _planned(recipe, log, out, window, only, earlier, options, refuse=not options.force)
     engine = fitting.engine
     ledger = found.ledger(log, engine, split.train_start, fitting.users)
     fitting.check = lambda lines: ledger.with_timelines(lines).check()
-    if out is not None:
-        artefact.begin_run(out, resume=resume, overwrite=overwrite)
+    place = _opened(out, resume, overwrite, progress)
+    if place is not None:
+        fitting.folder, fitting.work, fitting.timelines_folder = (place / one for one in (artefact.MODEL, artefact.WORK, artefact.TIMELINES))
     model, timelines, profiles = fitting.fit()
     ledger = ledger.with_timelines(timelines).with_profiles(profiles).check()
-    if out is not None:
-        profiles.save(out / artefact.PROFILES, overwrite=True)
+    if place is not None:
+        profiles.save(place / artefact.PROFILES, overwrite=True)
     judging = clock.perf_counter()
     sets = with_references(with_blocks(profiles), counts_of(timelines))
     scoreboard = judge(
@@ -227,11 +236,11 @@ def run(
         "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"], "peak_memory_mb": peak_memory(),
         "comparisons": [one.to_json() for one in scoreboard.compare(WHOLE, COUNTS)] if scoreboard.rows else [],
     }  # fmt: skip
-    if out is not None:
-        measured = {"seconds": fitting.seconds, "peak_memory": most_resident(), "disk": size_of(out)}
+    if out is not None and place is not None:
+        measured = {"seconds": fitting.seconds, "peak_memory": most_resident(), "disk": size_of(place)}
         facts["estimate"] = {**estimate.to_json(), "measured": measured}
-        artefact.write_json(out / artefact.SCORES, scoreboard.to_json())
-        artefact.finish_run(out, facts)
+        artefact.write_json(place / artefact.SCORES, scoreboard.to_json())
+        artefact.finish_run(out, place, facts)
     return RunResult(model, profiles, scoreboard, facts)
 
 
@@ -257,8 +266,7 @@ def _planned(
     users = _users(options.users, log, engine)
     fitting = Fitting(
         recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
-        precision=options.precision, folder=out and out / artefact.MODEL, work=out and out / artefact.WORK,
-        timelines_folder=out and out / artefact.TIMELINES, only=only, progress=progress,
+        precision=options.precision, only=only, progress=progress,
     )  # fmt: skip
     estimate = stated(
         members, left_out, log, engine, split.train_start, users, recipe=recipe, judged=True, out=out, device=options.device,
@@ -280,12 +288,20 @@ def fit(
         artefact.check_folder(out, "model", overwrite=overwrite)
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
-    found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    cut, users = _cut(until, found), _users(options.users, log, engine)
-    stated(
-        members, left_out, log, engine, cut, users, recipe=recipe, judged=False, out=None if out is None else Path(out),
-        device=options.device, refuse=not options.force, progress=options.progress,
-    )  # fmt: skip
+    with _held(out):
+        found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
+        cut, users = _cut(until, found), _users(options.users, log, engine)
+        stated(
+            members, left_out, log, engine, cut, users, recipe=recipe, judged=False, out=None if out is None else Path(out),
+            device=options.device, refuse=not options.force, progress=options.progress,
+        )  # fmt: skip
+        return _fitted(recipe, members, left_out, log, engine, cut, users, found, out, overwrite, options)
+
+
+def _fitted(
+    recipe: Recipe, members: Sequence[Member], left_out: Mapping[str, str], log: EventLog, engine: Engine, cut: int, users: Array | None,
+    found: Survey, out: str | Path | None, overwrite: bool, options: Options,
+) -> Model:  # fmt: skip
     ledger = found.ledger(log, engine, cut, users)
     with _scratch(out) as folder:
         fitting = Fitting(
@@ -295,8 +311,8 @@ def fit(
         )  # fmt: skip
         model, timelines, profiles = fitting.fit()
         model.facts["ledger"] = ledger.with_timelines(timelines).with_profiles(profiles).check().to_json()
-    if out is not None:
-        model.save(out, overwrite=overwrite)
+        if out is not None:
+            model.save(out, overwrite=overwrite)
     return model
 
 
@@ -311,7 +327,7 @@ def encode(
     if out is not None:
         encode_to(model, log, out, until=until, overwrite=overwrite, options=options)
         return Profiles.open(out)
-    with _to_encode(model, log, None, until, options) as (lines, folder, engine, more):
+    with _held(None), _to_encode(model, log, None, until, options) as (lines, folder, engine, more):
         profiles = _encoded(model, lines, folder, engine, options)
         return replace(profiles, facts={**profiles.facts, **more(profiles)})
 
@@ -322,7 +338,7 @@ def encode_to(
 ) -> Stored:  # fmt: skip
     """As `encode` with a folder `out`, where the profiles then are; memory grows with the users on Spark only."""
     artefact.check_folder(out, "profiles", overwrite=overwrite)
-    with _to_encode(model, log, out, until, options) as (lines, folder, engine, more):
+    with _held(out), _to_encode(model, log, out, until, options) as (lines, folder, engine, more):
         if engine.name == "spark":
             pieces: Iterable[Profiles] = [_encoded(model, lines, folder, engine, options)]
         else:
@@ -451,14 +467,27 @@ def peak_memory() -> int | None:
 def _scratch(out: str | Path | None, *, needed: bool = False) -> Iterator[Path | None]:
     """A folder beside `out` for timelines that are needed only while work goes on; without `out` none, and memory instead, or one
     of the system's where a folder is `needed`."""
-    if out is None and not needed:
+    if out is not None and folders.can_be_replaced(Path(out).resolve()):
+        with folders.area(Path(out)) as place:
+            yield place / artefact.TIMELINES
+    elif out is not None or needed:
+        with tempfile.TemporaryDirectory(prefix="habitus-") as folder:
+            yield Path(folder) / artefact.TIMELINES
+    else:
         yield None
-        return
-    place = None if out is None else Path(out).absolute().parent
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{'habitus' if out is None else Path(out).name}-", dir=place) as folder:
-        yield Path(folder) / "timelines"
+
+
+def _held(out: str | Path | None) -> AbstractContextManager[None]:
+    """Within the body `out` is nobody else's, and what the file system refuses is raised as StorageError."""
+    return folders.telling("the file system") if out is None else folders.holding(Path(out))
+
+
+def _opened(out: Path | None, resume: bool, overwrite: bool, progress: Progress) -> Path | None:
+    """Where to write the run that is to be in `out` in the end."""
+    place = None if out is None else artefact.begin_run(out, resume=resume, overwrite=overwrite)
+    if place != out:
+        progress.say(f"The run in {out} stays as it is until the new one, in {place}, is complete and takes its place.")
+    return place
 
 
 def _encoded(model: Model, lines: Timelines, folder: Path | None, engine: Engine, options: Options) -> Profiles:

@@ -241,14 +241,11 @@ def save_pieces(
 
     artefact.check_folder(folder, KIND, overwrite=overwrite)
     users, unknown, known, counted, last = 0, 0, dict[str, int](), dict[str, dict[str, int]](), None
-    place = Path(folder).absolute().parent
-    place.mkdir(parents=True, exist_ok=True)
-    # apart until all is there: what is overwritten stays whole until then
-    with tempfile.TemporaryDirectory(prefix=f".{Path(folder).name}-", dir=place) as apart, ExitStack() as open_files:
+    with artefact.writing(folder, KIND, overwrite=overwrite) as writer, ExitStack() as open_files:
         file = None
         for last in pieces:
             table = last.to_arrow()
-            file = file or open_files.enter_context(pq.ParquetWriter(Path(apart) / _TABLE, table.schema))
+            file = file or open_files.enter_context(pq.ParquetWriter(writer.path(_TABLE), table.schema))
             file.write_table(table)
             users, unknown = users + len(last), unknown + int((~last.known.any(1)).sum())
             known = {name: known.get(name, 0) + int(count) for name, count in zip(last.blocks, last.known.sum(0), strict=True)}
@@ -264,12 +261,10 @@ def save_pieces(
             facts["blocks"] = {name: {**one, **counted[name]} for name, one in facts["blocks"].items()}
         stored = Stored(users, unknown, known, last.blocks, last.until, facts)
         facts |= more(stored) if more else {}
-        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
-            (Path(apart) / _TABLE).replace(writer.path(_TABLE))
-            writer.facts = {
-                "until": last.until, "model_until": last.model_until, "users": users,
-                "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
-            }  # fmt: skip
+        writer.facts = {
+            "until": last.until, "model_until": last.model_until, "users": users,
+            "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
+        }  # fmt: skip
     return stored
 
 

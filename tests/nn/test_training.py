@@ -12,7 +12,9 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
+from habitus import artefact, folders
 from habitus.errors import InputError, RecipeError, TrainingError
+from habitus.nn import training
 from habitus.nn.training import Trainee, TrainingSettings, derived, held_out_users, seeded, torch_device, train
 from habitus.progress import SILENT
 
@@ -104,10 +106,14 @@ def test_early_stopping_restores_the_best_epoch() -> None:
     assert loss.item() / count == pytest.approx(min(losses))
 
 
-@pytest.mark.parametrize("after", [1, 7, 10, 12])
+@pytest.mark.parametrize(("after", "within"), [(1, False), (7, False), (10, False), (12, False), (2, True), (7, True), (11, True)])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_resumed_training_equals_undisturbed(tmp_path: Path, after: int, schedule: str) -> None:
-    """A training that was killed in the middle and taken up again would end with other weights."""
+def test_resumed_training_equals_undisturbed(
+    tmp_path: Path, after: int, within: bool, schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that was killed in the middle and taken up again, after an epoch or `within` one, would end with other weights."""
+    if within:
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     settings = TrainingSettings(epochs=3, schedule=schedule, clip=1.0)
     undisturbed, report = _train(settings)
     listener = Listener(until=8 * after)
@@ -117,10 +123,36 @@ def test_resumed_training_equals_undisturbed(tmp_path: Path, after: int, schedul
     found, again = _train(settings, work=tmp_path, progress=resumed)
     assert _weights(found) == _weights(undisturbed)
     assert [row["loss"] for row in again["epochs"]] == [row["loss"] for row in report["epochs"]]
-    assert ("going on after epoch" in resumed.lines[-1]) == (after > 5)
+    said = {
+        (1, False): "",
+        (2, True): "within epoch 1, after 1 batches",
+        (7, True): "within epoch 2, after 1 ",
+        (11, True): "after epoch 2,",
+    }
+    assert said.get((after, within), "going on after epoch") in resumed.lines[-1]
+    assert (resumed.lines[-1] == "") == (after == 1)
     assert resumed.done == resumed.total == 3 * 40
     once_more, _ = _train(settings, work=tmp_path)
     assert _weights(once_more) == _weights(undisturbed), "a finished training is not trained on"
+
+
+def test_a_pass_begun_by_other_processes_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout would be drawn from another process's numbers; the epoch's start can be gone on from by any number of processes."""
+    settings = TrainingSettings(epochs=2)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        _train(settings, work=tmp_path, progress=Listener(until=8 * 7))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-000001", "checkpoint-000001-000000001"]
+    file = tmp_path / "checkpoint-000001-000000001"
+    facts = artefact.read_json(file / "facts.json")
+    with artefact.writing(tmp_path / "other", "checkpoint") as writer:
+        writer.arrays("state", artefact.opening(file, "checkpoint").arrays("state"))
+        facts["facts"]["begun"]["processes"] = 2
+        writer.json("facts", facts)
+    folders.remove(file)
+    (tmp_path / "other").rename(file)
+    _train(settings, work=tmp_path, progress=(resumed := Listener()))
+    assert "going on after epoch 1," in resumed.lines[-1]
 
 
 def test_checkpoints_are_data_and_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 from habitus.errors import HabitusError
+from habitus.folders import refused
 from habitus.nn import processes
 
 _INTERRUPTED = 130
@@ -28,8 +29,8 @@ def main() -> None:
     except usage as error:
         sys.stderr.write(_usage(error))
         raise SystemExit(error.exit_code) from None
-    except OSError as error:  # a full disk, a folder that may not be written to
-        sys.stderr.write(f"habitus: {error.filename or 'the file system'}: {error.strerror or error}; what was complete before still is.\n")
+    except OSError as error:  # a full disk, a folder that may not be written to, where no `folders.holding` has said so already
+        sys.stderr.write(f"habitus: {refused(error)}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         status = _INTERRUPTED

@@ -73,13 +73,15 @@ def init(
     """Look at tables and draft a log.toml beside them."""
     from habitus.cli import show
     from habitus.errors import OutputExistsError
+    from habitus.folders import replacing
     from habitus.log.drafting import draft
 
     target = folder / "log.toml"
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target} exists already; nothing was written. Pass --overwrite to replace it.")
     drafted = draft(folder)
-    target.write_text(drafted.toml, encoding="utf-8")
+    with replacing(target) as part:
+        part.write_text(drafted.toml, encoding="utf-8")
     show.draft(target, drafted.toml, drafted.notes)
 
 
@@ -290,6 +292,26 @@ def report(
     ids = [one.strip() for one in (users or "").split(",") if one.strip()]
     page = write(run, out, users=ids, map=map, seed=seed, device=device, progress=listener(quiet))
     typer.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser.")
+
+
+@app.command()
+def forget(
+    users: Annotated[str, typer.Argument(metavar="USERS", help="A file of ids (.npy, .parquet, .csv, or one per line), or ID,ID…")],
+    within: Annotated[list[Path], typer.Option("--in", metavar="RUN...", help="Runs, models, profiles, or folders that hold some.")],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="", help="More folders, after the first of --in.", hidden=True)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Remove users from runs, profiles and whatever else was written of them, and say which models need refitting."""
+    from habitus.cli import show_forgotten
+    from habitus.cli.listening import listener
+    from habitus.forgetting import forget as forgetting
+
+    found = forgetting(show_forgotten.asked(users), [*within, *(more or [])], dry_run=dry_run, progress=listener(quiet))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        show_forgotten.forgotten(found)
 
 
 def _options(engine: str, bad_rows: Any, rejected: Path | None, users: Path | None, device: str, seed: int, quiet: bool) -> "Options":

@@ -149,13 +149,16 @@ def check_json_file(json_file: Path | None) -> None:
 
 def emitted(body: Any, json_file: Path | None) -> bool:
     """Write JSON into the file, or print it (`-`); whether it was printed, so that nothing else should be."""
+    from habitus.folders import replacing
+
     if json_file is None:
         return False
     text = json.dumps(body, indent=2)
     if str(json_file) == "-":
         typer.echo(text)
         return True
-    json_file.write_text(text + "\n", encoding="utf-8")
+    with replacing(json_file) as part:
+        part.write_text(text + "\n", encoding="utf-8")
     return False
 
 

@@ -234,6 +234,11 @@ class Encoder(ABC):
             writer.json("facts", {"coding": self._coding, "model_until": self.model_until, "report": self.facts, "own": facts})
             writer.facts = {"encoder": self.kind, "name": self.name}
 
+    def without(self, users: Array) -> int:
+        """Drop what is kept of these users by themselves, ids of the type that is kept; how many there were. What is learned of many
+        stays: most kinds keep nothing else. One that does keeps the ids in its state's array `users`."""
+        return 0
+
     @staticmethod
     def load(folder: str | Path) -> "Encoder":
         """Read any encoder that `save` wrote. Raises ArtefactError if it is damaged."""

@@ -118,12 +118,20 @@ class External(Encoder):
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         self._check_until(timelines)
+        if not len(self._users):  # all were forgotten
+            return np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
         if timelines.users.dtype.kind != self._users.dtype.kind:
             ours, theirs = self._users.dtype, timelines.users.dtype
             raise LogError(f"{self.name}: its vectors are of users with ids of type {ours}, and the log's are {theirs}; fit again.")
         at = np.minimum(np.searchsorted(self._users, timelines.users), len(self._users) - 1)
         known = self._users[at] == timelines.users
         return np.where(known[:, None], self._matrix[at], np.float32(0)), known
+
+    def without(self, users: Array) -> int:
+        """Drop the vectors of these users; how many there were."""
+        gone = np.isin(self._users, users)
+        self._users, self._matrix = self._users[~gone], self._matrix[~gone]
+        return int(gone.sum())
 
     def _check_until(self, timelines: Timelines) -> None:
         seen = self.settings.seen_until
@@ -141,7 +149,7 @@ class External(Encoder):
         self._users = checked.ids(checked.array(arrays, "users", where, "iU", (None,)), where)
         self._matrix = checked.array(arrays, "matrix", where, "f", (len(self._users), None))
         self._columns = checked.shaped(facts["columns"], tuple[str, ...], where)
-        sound = len(self._users) and self.dim and len(self._columns) in (0, self.dim)
+        sound = self.dim and len(self._columns) in (0, self.dim)
         checked.require(sound, where, "it has users, columns, and a name for each column or none")
 
 

@@ -15,6 +15,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus.folders import telling
 from habitus.log.description import EventLog
 from habitus.log.distinct import Distinct
 from habitus.log.engine import Engine, file_state
@@ -68,8 +69,9 @@ class _Scratch:
         for name, array in columns.items():
             places[name] = (array.dtype, self._end)
             rest: memoryview = np.ascontiguousarray(array).data.cast("B")
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            with telling(f"{tempfile.gettempdir()} (the folder for temporary files, which TMPDIR names)"):
+                while rest:
+                    rest = rest[self._file.write(rest) :]
             self._end += array.nbytes
         return _Place(event, len(columns[TIME]), int(columns[TIME].max(initial=-(2**63))), places)
 

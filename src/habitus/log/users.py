@@ -70,7 +70,7 @@ def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None
     elif ids.dtype.kind != "U":
         raise LogError(f"{where}: expected whole numbers or texts, received {ids.dtype}.")
     elif not text:
-        ids = _whole_numbers(ids.tolist()[1 if headed and not _whole(ids[0]) else 0 :], where)
+        ids = _whole_numbers(ids.tolist()[1 if headed and not whole(ids[0]) else 0 :], where)
     elif headed and (str(ids[0]) == header or str(ids[0]).lower() in HEADERS):
         ids = ids[1:]
     return np.unique(ids)
@@ -86,13 +86,14 @@ def _first_column(file: Path) -> Array:
 
 
 def _whole_numbers(texts: list[str], where: str) -> Array:
-    wrong = next((text for text in texts if not _whole(text)), None)
+    wrong = next((text for text in texts if not whole(text)), None)
     if wrong is not None:
         raise LogError(f"{where}: {wrong[:80]!r} is no whole number of 64 bits, as the log's ids are; mend the list.")
     return np.array([int(text) for text in texts], np.int64)
 
 
-def _whole(text: str) -> bool:
+def whole(text: str) -> bool:
+    """Whether a text is a whole number of 64 bits with a sign, as an id may be."""
     digits = text.removeprefix("-")
     return digits.isascii() and digits.isdigit() and len(digits) <= 19 and -(2**63) <= int(text) < 2**63
 

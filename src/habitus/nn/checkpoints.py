@@ -39,33 +39,43 @@ class Checkpoints:
         self._identity = json.loads(json.dumps(identity))  # as it will be read back: lists, no tuples
         self.of_another = ""  # how another training, whose checkpoint `newest` found and passed over, differs
 
-    def save(self, number: int, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Keep checkpoint `number`, then drop those before it; until the new one is complete, the old one is."""
+    @property
+    def kept(self) -> bool:
+        """Whether there is a folder for them; where several processes train together only the first has one."""
+        return self._folder is not None
+
+    def save(self, number: int, arrays: Mapping[str, Array], facts: Mapping[str, Any], *, within: int = 0) -> None:
+        """Keep the checkpoint after epoch `number`, or after `within` batches more, then drop those before it.
+
+        Until the new one is complete, the old one is; one made within an epoch leaves the one at its start, which others can take up.
+        """
         if self._folder is None:
             return
-        with artefact.writing(self._path(number), KIND, overwrite=True) as writer:
+        path = self._path(number, within)
+        with artefact.writing(path, KIND, overwrite=True) as writer:
             writer.arrays("state", arrays)
             writer.json("facts", {"identity": self._identity, "facts": dict(facts)})
         for older in self._found():
-            if older != self._path(number):
+            if older not in (path, self._path(number)):
                 _remove(older)
 
-    def newest(self) -> tuple[dict[str, Array], dict[str, Any]] | None:
-        """Arrays and facts of the newest sound checkpoint of this very training, if there is one."""
+    def newest(self, usable: Callable[[Mapping[str, Any]], bool]) -> tuple[dict[str, Array], dict[str, Any]] | None:
+        """Arrays and facts of the newest sound checkpoint of this very training whose facts are `usable`, if there is one."""
         for path in sorted(self._found(), reverse=True):
             try:
                 reader = artefact.opening(path, KIND)
                 kept = reader.json("facts", _Kept)
-                if kept.identity == self._identity:
+                if kept.identity == self._identity and usable(kept.facts):
                     return {name: np.array(array) for name, array in reader.arrays("state").items()}, dict(kept.facts)
-                self.of_another = self.of_another or _differences(kept.identity, self._identity)
+                if kept.identity != self._identity:
+                    self.of_another = self.of_another or _differences(kept.identity, self._identity)
             except ArtefactError:
                 continue  # half-written or damaged: an older one, or the beginning, gives the same result
         return None
 
-    def _path(self, number: int) -> Path:
+    def _path(self, number: int, within: int = 0) -> Path:
         assert self._folder is not None
-        return self._folder / f"checkpoint-{number:06d}"
+        return self._folder / (f"checkpoint-{number:06d}" + (f"-{within:09d}" if within else ""))
 
     def _found(self) -> list[Path]:
         places = self._folder.glob("checkpoint-*") if self._folder is not None else ()
