@@ -1,5 +1,9 @@
 """What does not fit into memory is done in pieces, with the same result."""
 
+import os
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -36,7 +40,10 @@ class Feeding:
         return len(self.rows)
 
     def epoch(self, number: int) -> Any:
-        yield from (Rows(rows) for rows in self.rows.split(16))
+        yield from (Rows(self.rows[first : first + 16]) for first in range(0, len(self.rows), 16))
+
+    def part(self, number: int, rank: int, size: int) -> Any:
+        raise AssertionError("one process trains")
 
 
 class Line(Trainee):
@@ -121,3 +128,38 @@ def test_is_out_of_memory() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory.")) and is_out_of_memory(RuntimeError(LACKING))
     assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert is_out_of_memory(MemoryError()) and not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+_HELD = """
+import sys
+import torch
+from habitus.nn.memory import give_back_large_blocks
+
+print(give_back_large_blocks() if sys.argv[1] == "said" else "", end=" ")
+for _ in range(2):  # the first one freed teaches glibc to keep the like of it
+    many = [torch.ones(2 << 20) for _ in range(8)] + [torch.ones(1)]
+    del many[:-1]
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")))
+"""
+
+
+def _held(word: str, **more: str) -> tuple[str, int]:
+    """What the function said (`word` "said"), and how many KiB a process holds after 64 MiB were freed."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", _HELD, word], env=plain | more, capture_output=True, text=True, check=True)
+    *said, held = done.stdout.split()
+    return " ".join(said), int(held)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc keeps what is freed, and can be told not to")
+def test_large_blocks_go_back_to_the_system() -> None:
+    """If not: two threads that train a large model hold a third more than they need."""
+    (said, lean), (_, kept) = _held("said"), _held("")
+    assert said == "True"
+    assert kept - lean > 32 << 10, "without a word glibc keeps blocks of 8 MiB"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told anything")
+def test_large_blocks_are_left_to_the_environment_where_it_speaks_of_them() -> None:
+    """If not: who has tuned malloc for a service would find it tuned otherwise."""
+    assert _held("said", MALLOC_ARENA_MAX="2")[0] == _held("said", GLIBC_TUNABLES="glibc.malloc.arena_max=2")[0] == "False"

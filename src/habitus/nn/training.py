@@ -24,7 +24,7 @@ from habitus.nn import processes
 from habitus.nn.ahead import ahead
 from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
 from habitus.nn.course import Course, Pass
-from habitus.nn.memory import halves, in_fitting_pieces, is_out_of_memory, release
+from habitus.nn.memory import give_back_large_blocks, halves, in_fitting_pieces, is_out_of_memory, release
 from habitus.nn.sharing import Held, Shared
 from habitus.nn.threads import coarse
 from habitus.progress import SILENT, Progress
@@ -32,6 +32,7 @@ from habitus.progress import SILENT, Progress
 Array = NDArray[Any]
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 CHECKPOINT_SECONDS = 600.0  # between two checkpoints within an epoch
+_LARGE = 1 << 23  # weights from which on memory is worth a twentieth of the time
 _LOOK_EVERY = 16  # batches between two looks at the loss; a look makes a GPU wait
 
 
@@ -109,8 +110,8 @@ def train(
     With a folder `work`, a checkpoint is left there after every epoch, and within one every `CHECKPOINT_SECONDS`; one that is found
     there, of this same training (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Within
     `processes.together` this is one training of all processes, which call it alike; a folder and an identity matter in the first
-    alone. Returns a report of JSON values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError
-    if the loss is not finite, or there is nothing to learn from.
+    alone. Returns a report of JSON values: losses (per position), seconds and events per second of every epoch, and which was the
+    best. Raises TrainingError if the loss is not finite, or there is nothing to learn from.
     """
     trainer = _Trainer(model, settings, seed, device, progress)
     checkpoints = Checkpoints(work, {**(identity or {}), "seed": seed})
@@ -197,7 +198,10 @@ class _Trainer:
     @contextmanager
     def surroundings(self) -> Iterator[None]:
         """Torch's random numbers are this training's, and so is, on a CPU, how work is spread over threads."""
-        with seeded(self._seed, self._fabric.device), coarse() if self._fabric.device.type == "cpu" else nullcontext():
+        on_cpu = self._fabric.device.type == "cpu"
+        if on_cpu and sum(parameter.numel() for parameter in self._raw.parameters()) >= _LARGE:
+            give_back_large_blocks()
+        with seeded(self._seed, self._fabric.device), coarse() if on_cpu else nullcontext():
             yield
 
     def resumed(self, checkpoints: Checkpoints) -> Course:
