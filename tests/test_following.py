@@ -164,4 +164,4 @@ def test_error_of_another_process_is_said_once_and_ends_all(shop: tuple[Path, Pa
 
 
 def _said(stderr: str) -> list[str]:
-    return [line[:47] for line in stderr.splitlines() if line.startswith("habitus: ")]
+    return [line[:46] for line in stderr.splitlines() if line.startswith("habitus: ")]
