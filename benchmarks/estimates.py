@@ -78,9 +78,10 @@ def measured(case: Case, log: Path, busy: bool) -> Facts:
     """What a run of this case says of itself: called in a process of its own."""
     if busy:
         time.perf_counter = time.process_time  # everything that is timed asks it, the probe too
+    from habitus.beginning import survey
     from habitus.log.engine import engine_named
     from habitus.log.sources import open_log
-    from habitus.pipeline import Options, run, survey
+    from habitus.pipeline import Options, run
     from habitus.recipe import Recipe
 
     recipe = Recipe.named(case.recipe) if "\n" not in case.recipe else Recipe.from_toml(case.recipe, source="case")

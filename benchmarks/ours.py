@@ -12,7 +12,7 @@ from habitus.log.timelines import Timelines
 from habitus.model import PIECE_EVENTS, PIECE_USERS
 from habitus.nn.autoencoder import SequenceAutoencoder
 from habitus.nn.batches import Column, Sequences, columns_of
-from habitus.nn.training import derived, seeded
+from habitus.nn.randomness import derived, seeded
 from habitus.profiles import Profiles, save_pieces
 from habitus.progress import SILENT, Progress
 

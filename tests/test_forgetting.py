@@ -234,7 +234,7 @@ def test_forget_killed_at_any_step_is_finished_by_the_next_call(base: Path, tmp_
         forget(GONE, [copied(base, "numbers", tmp_path / "all")])
         most = steps()
     wanted = {name: data for name, data in bytes_of(tmp_path / "all" / "run").items() if name.endswith((".safetensors", ".parquet"))}
-    assert most > 10; print("MOST", most)
+    assert most > 10
     for at in range(1, most + 1):
         place = copied(base, "numbers", tmp_path / str(at))
         with pytest.MonkeyPatch.context() as patch:

@@ -37,7 +37,10 @@ def made(strings: bool = False, **change: Any) -> Profiles:
         ({"blocks": {"a": (0, 3), "b": (3, 4)}}, "do not tile"),
         ({"blocks": {"a": (0, 3), "b": (2, 5)}}, "do not tile"),
         ({"blocks": {}, "known": np.ones((5, 0), bool)}, "do not tile"),
-        ({"matrix": np.array([[0, 0, 0, 0, np.inf]] * 5, np.float32)}, r"not finite in column 1 \(five\) of block 'b', of 5 of 5 users, -3 among them \(inf\)"),
+        (
+            {"matrix": np.array([[0, 0, 0, 0, np.inf]] * 5, np.float32)},
+            r"not finite in column 1 \(five\) of block 'b', of 5 of 5 users, -3 among them \(inf\)",
+        ),
     ],
 )
 def test_profiles_refuse(change: dict[str, Any], message: str) -> None:

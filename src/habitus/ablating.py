@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from habitus import artefact, folders
+from habitus.beginning import targets_of
 from habitus.errors import InputError
 from habitus.finished import FinishedRun
 from habitus.judge.ablation import Ablation, ablate
@@ -15,7 +16,7 @@ from habitus.judge.probes import named_probe
 from habitus.judge.tasks import Task
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
-from habitus.pipeline import COUNTS, Options, counts_of, targets_of
+from habitus.pipeline import COUNTS, Options, counts_of
 from habitus.witness import witness_of
 
 

@@ -110,7 +110,8 @@ def _as_float16(profiles: Profiles) -> NDArray[Any]:
             low, high = float(profiles.matrix[:, column].min()), float(profiles.matrix[:, column].max())
             raise ProfilesError(
                 f"export: column {column} (block {block!r}, {low:g} to {high:g}) {what}, and {int(columns.sum()) - 1} more columns are "
-                'like it; fit the model with that block scaled ([encoder.fusion] scale = "standard", or "quantile" if few values are so far off).'
+                'like it; fit the model with that block scaled ([encoder.fusion] scale = "standard", or "quantile" if few values are so '
+                "far off)."
             )
     return vectors
 

@@ -83,7 +83,7 @@ class Forgotten:
 def forget(
     users: str | Path | Sequence[Any] | Array, within: Sequence[str | Path], *, dry_run: bool = False, progress: Progress = SILENT
 ) -> Forgotten:  # fmt: skip
-    """Remove `users` (ids, or a file of ids as `--users` takes it) from everything of Habitus's in the folders `within`, whatever they hold.
+    """Remove `users` (ids, or a file of ids as `--users` takes it) from everything of Habitus's in the folders `within`.
 
     Ids are compared as each artefact has them, as whole numbers or as text. What is rewritten is read back and compared: the users are
     gone, and everyone else's rows are what they were. `dry_run` changes nothing. Raises InputError if no user is named or a folder

@@ -8,9 +8,9 @@ import sys
 import tempfile
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,136 +19,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus import artefact, folders
+from habitus.beginning import Survey, cut_of, survey, targets_of, until_of, users_of
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
-from habitus.errors import LARGEST_SEED, InputError, LogError, is_whole
+from habitus.errors import LARGEST_SEED, InputError, is_whole
 from habitus.estimate import Estimate, stated, stated_encoding
 from habitus.feeding import feedable
 from habitus.following import join
-from habitus.judge.challenge_target import ChallengeWitness
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.probes import named_probe
-from habitus.judge.targets import DAY, Split, Targets, moment
+from habitus.judge.targets import Split, moment
 from habitus.judge.tasks import Task, named_tasks
 from habitus.judge.witness import Witness
-from habitus.ledger import Ledger
-from habitus.log import checks
 from habitus.log.build import build
-from habitus.log.cutting import cut_rows
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, engine_named
-from habitus.log.moments import moment_of
-from habitus.log.refused import check_refused_file, write_refused
 from habitus.log.sources import open_log
-from habitus.log.tables import field_types, user_is_text
 from habitus.log.timelines import Timelines
-from habitus.log.times import written
-from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.machine import most_resident, size_of
 from habitus.model import Fitting, Model
 from habitus.profiles import Profiles, Stored, save_pieces
 from habitus.progress import SILENT, Progress
-from habitus.recipe import Judge, Member, Recipe, window_days
-from habitus.recipe import Split as SplitSettings
-from habitus.witness import LogWitness, witness_of
+from habitus.recipe import Judge, Member, Recipe
 
 Array = NDArray[Any]
 
-_YEARS = moment_of("0001-01-01"), moment_of("9999-12-31") + DAY  # what Python can write
 _LIBRARIES = ("numpy", "polars", "narwhals", "scikit-learn", "torch", "implicit")  # on which vectors and scores depend
 WHOLE, COUNTS, RANDOM = "profile", "plain counts", "random"  # rows of the scoreboard
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a run found in the tables before it began; times in microseconds UTC."""
-
-    tables: dict[str, checks.TableSurvey]
-    target: str | None
-
-    @property
-    def first(self) -> int:
-        """The time of the first event that can be used."""
-        return min(found.first for found in self.tables.values() if found.first is not None)
-
-    @property
-    def last(self) -> int:
-        """The time of the last event that can be used."""
-        return max(found.last for found in self.tables.values() if found.last is not None)
-
-    @property
-    def last_target(self) -> int:
-        """The time of the last target event. Raises LogError if the log names none, or the table has none."""
-        if self.target is None:
-            raise LogError(f"roles: no target event is named, so there is nothing to judge by; one of {', '.join(self.tables)} may be it.")
-        last = self.tables[self.target].last
-        if last is None:
-            raise LogError(f"table {self.target!r}: the target event has no row that can be used.")
-        return last
-
-    def ledger(self, log: EventLog, engine: Engine, until: int, users: Array | None) -> Ledger:
-        """What becomes of the rows and users at this cut-off. Raises LedgerError if one cannot be accounted for."""
-        return Ledger.of(self.tables, cut_rows(log, engine, until, users)).check()
-
-
-def survey(
-    log: EventLog, engine: Engine, *, bad_rows: Literal["stop", "skip"] = "stop", rejected: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> Survey:  # fmt: skip
-    """Look through the tables before anything is learned from them: readable, of one type where they must match, rows counted.
-
-    Rows without a user or a readable time stop the work (LogError, with counts by reason and examples), or are left out with
-    `bad_rows="skip"`; `rejected` is a .parquet or .csv file to write them to. Keys that a property table has twice stop it always.
-    """
-    if rejected is not None:
-        check_refused_file(Path(rejected))
-    tables, bad = {}, []
-    field_types(log, engine)
-    with progress.stage("looking through the tables", len(log.events), "tables") as advance:
-        for event in log.events:
-            tables[event] = checks.survey(log, event, engine)
-            bad += [finding for finding in checks.survey_findings(log, event, tables[event], engine) if finding.level == "rows"]
-            advance(1)
-        used = dict.fromkeys(table for described in log.events.values() for table in described.properties)
-        wrong = [finding for table in used for finding in checks.property_findings(log, table, engine)]
-    if rejected is not None:
-        write_refused(log, engine, Path(rejected))
-    if wrong:
-        raise LogError(" ".join(f"{finding.where}: {finding.text}" for finding in wrong))
-    if bad and bad_rows == "stop":
-        found = " ".join(f"{finding.where}: {finding.text}" for finding in bad)
-        raise LogError(f"{found} Mend them, or go on without them: bad rows = skip (`--bad-rows skip --rejected FILE` keeps them).")
-    for finding in bad:
-        progress.say(f"{finding.where}: {finding.text} They are left out.")
-    for name, table in tables.items():
-        _check_years(log, name, table)
-    if not any(found.kept for found in tables.values()):
-        raise LogError(f"{log.source}: no table has a row that can be used.")
-    return Survey(tables, log.roles.target)
-
-
-def expected_ledger(log: EventLog, engine: Engine, found: checks.Inspection) -> tuple[Ledger | None, bool]:
-    """What a run with the default window would make of the rows and users of a log that was inspected, and whether the log is long
-    enough for one: if not, nothing lies after the cut-off. None where a table cannot be read. Raises LedgerError as a run would."""
-    tables = Survey(found.tables, log.roles.target)
-    if len(found.tables) < len(log.events) or not found.users:
-        return None, False
-    try:
-        cut = cut_of(log, engine, tables, SplitSettings().window)[1].train_start
-    except LogError:  # no target event, or none that can be used; `inspect` says so
-        cut = tables.first
-    if cut <= tables.first:
-        return tables.ledger(log, engine, tables.last + 1, _users(None, log, engine)), False
-    return tables.ledger(log, engine, cut, _users(None, log, engine)), True
-
-
-def _check_years(log: EventLog, name: str, found: checks.TableSurvey) -> None:
-    """Raises LogError for times outside the years that dates are written in, where no window could lie."""
-    for time in (found.first, found.last):
-        if time is not None and not _YEARS[0] <= time < _YEARS[1]:
-            unit = log.events[name].time_unit or log.time_unit
-            cure = f'is time_unit = "{unit}" right?' if unit else "mend the times."
-            raise LogError(f"table {name!r}: it has an event at {written(time)}, and times of the years 1 to 9999 can be read; {cure}")
 
 
 @dataclass
@@ -213,7 +110,8 @@ def _run(
     fitting.check = lambda lines: ledger.with_timelines(lines).check()
     place = _opened(out, resume, overwrite, progress)
     if place is not None:
-        fitting.folder, fitting.work, fitting.timelines_folder = (place / one for one in (artefact.MODEL, artefact.WORK, artefact.TIMELINES))
+        inside = (artefact.MODEL, artefact.WORK, artefact.TIMELINES)
+        fitting.folder, fitting.work, fitting.timelines_folder = (place / name for name in inside)
     model, timelines, profiles = fitting.fit()
     ledger = ledger.with_timelines(timelines).with_profiles(profiles).check()
     if place is not None:
@@ -262,8 +160,8 @@ def _planned(
     members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
     witness, split = cut_of(log, engine, found, recipe.split.window if window is None else window, earlier)
-    _cut(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
-    users = _users(options.users, log, engine)
+    until_of(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
+    users = users_of(options.users, log, engine)
     fitting = Fitting(
         recipe, members, left_out, log, engine, split.train_start, users=users, seed=options.seed, device=options.device,
         precision=options.precision, only=only, progress=progress,
@@ -290,7 +188,7 @@ def fit(
     engine = engine_named(options.engine)
     with _held(out):
         found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-        cut, users = _cut(until, found), _users(options.users, log, engine)
+        cut, users = until_of(until, found), users_of(options.users, log, engine)
         stated(
             members, left_out, log, engine, cut, users, recipe=recipe, judged=False, out=None if out is None else Path(out),
             device=options.device, refuse=not options.force, progress=options.progress,
@@ -354,7 +252,7 @@ def _to_encode(
     them; which raises LedgerError if not everything is accounted for."""
     log, engine = _log(given), engine_named(options.engine)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
-    cut, users = _cut(until, found), _users(options.users, log, engine)
+    cut, users = until_of(until, found), users_of(options.users, log, engine)
     stated_encoding(
         model, log, engine, cut, users, out=None if out is None else Path(out), device=options.device, refuse=not options.force,
         progress=options.progress,
@@ -420,39 +318,6 @@ def counts_of(timelines: Timelines) -> Profiles:
     return Statistics(PLAIN_COUNTS, name="plain_counts").fit(timelines).encode(timelines)
 
 
-def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: int = 0) -> tuple[Witness, Split]:
-    """Who speaks for the log, and where its label windows lie: where a `target/` folder says so, else at the log's end; or
-    `earlier` windows before that, of which no folder speaks, only the tables. Raises LogError if the tables end before they do."""
-    days = window_days(window)
-    if log.roles.target is None and "@target" in log.missing:
-        raise LogError(f"{log.source}: {log.missing['@target']}, so there is no target event to judge by; add that table.")
-    witness = witness_of(log, engine, days)
-    laid_down = witness.split if isinstance(witness, ChallengeWitness) else None
-    if laid_down is None and found.last_target >= _YEARS[1] - DAY:
-        raise LogError(
-            f"table {log.roles.target!r}: its last event is at {written(found.last_target)}, the day on which time ends, so no window can "
-            "lie at the log's end; mend that time, or leave the row out."
-        )
-    split = laid_down or Split.from_last(found.last_target, days)
-    if not earlier:
-        return witness, split
-    split = split.earlier(earlier)
-    if split.end - found.last_target > DAY:
-        raise LogError(
-            f"cut-off {moment(split.train_start)}: its label windows end {moment(split.end)}, and the last target event in the log's "
-            f"tables is of {moment(found.last_target)}; only the newest cut-off can be judged, by the labels laid down."
-        )
-    return LogWitness(log, engine), split
-
-
-def targets_of(witness: Witness, split: Split, users: Array, tasks: Sequence[Task], progress: Progress = SILENT) -> Targets:
-    """The labels of these users (ascending ids): what they did in the split's two windows, by raw value."""
-    with progress.stage("making labels", len(users), "users") as advance:
-        targets = Targets.of(users, split, witness, tasks)
-        advance(len(users))
-    return targets
-
-
 def peak_memory() -> int | None:
     """The most memory that this process has held so far, in MB; None where the system does not tell."""
     try:
@@ -509,21 +374,3 @@ def _recipe(given: Recipe | str | Path) -> Recipe:
 
 def _log(given: EventLog | str | Path) -> EventLog:
     return given if isinstance(given, EventLog) else open_log(given)
-
-
-def _cut(until: int | str | datetime | None, found: Survey, cure: str = "Choose a later one.") -> int:
-    """The cut-off in microseconds UTC. Raises LogError if no event lies before it."""
-    cut = found.last + 1 if until is None else moment_of(until) if isinstance(until, str | date) else int(until)
-    if cut <= found.first:
-        raise LogError(f"until: there is no event before the cut-off {moment(cut)}; the first is of {moment(found.first)}. {cure}")
-    return cut
-
-
-def _users(asked: str | Path | Sequence[Any] | Array | None, log: EventLog, engine: Engine) -> Array | None:
-    """The users to work on, ascending: those asked for, else the layout's own choice, else everyone (None)."""
-    asked = log.relevant_users if asked is None else asked
-    if asked is None:
-        return None
-    ids = read_users(Path(asked)) if isinstance(asked, str | Path) else np.array(list(asked))
-    where = str(asked) if isinstance(asked, str | Path) else "users"
-    return ids_like(ids, user_is_text(log, engine), log.user, where)

@@ -3,7 +3,6 @@
 Knows nothing of logs, encoders or tasks.
 """
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from habitus import artefact, folders
+from habitus.beginning import Survey, cut_of, survey
 from habitus.errors import InputError, LogError, OutputExistsError
 from habitus.judge.leaderboard import UNSEEN, Row, Scoreboard
 from habitus.judge.targets import DAY, Split, moment
@@ -18,7 +19,7 @@ from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.log.sources import open_log
 from habitus.model import Model
-from habitus.pipeline import COUNTS, WHOLE, Options, Survey, cut_of, encode, evaluate, run, survey, with_blocks
+from habitus.pipeline import COUNTS, WHOLE, Options, encode, evaluate, run, with_blocks
 from habitus.recipe import Recipe
 
 Models = Literal["refitted", "frozen"]

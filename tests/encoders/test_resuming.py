@@ -14,7 +14,7 @@ from timelines_helper import random_timelines
 SMALL: dict[str, dict[str, Any]] = {
     "gru_autoencoder": {"fields": ("*",), "embedding": 4, "hidden": 6, "layers": 2, "dropout": 0.3, "max_length": 12, "batch_users": 4},
     "next_event": {"embedding": 4, "width": 8, "heads": 2, "layers": 1, "dropout": 0.3, "max_length": 12, "batch_users": 4},
-    "hybrid_factors": {"item": "sku", "batch_users": 4},
+    "hybrid_factors": {"item": "sku", "batch_tokens": 64},
 }
 
 

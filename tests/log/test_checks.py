@@ -214,9 +214,9 @@ def test_check_flags_a_field_that_numbers_events(engine: str) -> None:
     times = [f"2024-01-{day:02} 00:00:00" for day in (np.arange(rows) % 28 + 1)]
     few = [None if row < 5 else row for row in range(rows)]  # 995 rows have a value: too few to say
     fields: dict[str, Any] = {
-        "receipt": [f"r{row}" for row in range(rows)], "mostly": [max(row, 100) for row in range(rows)], "often": [max(row, 101) for row in range(rows)],
-        "few": few, "price": [row / 7 for row in range(rows)], "item": list(range(rows)), "key": list(range(rows)), "constant": ["same"] * rows,
-        "note": [f"words {row}" for row in range(rows)],
+        "receipt": [f"r{row}" for row in range(rows)], "mostly": [max(row, 100) for row in range(rows)],
+        "often": [max(row, 101) for row in range(rows)], "few": few, "price": [row / 7 for row in range(rows)],
+        "item": list(range(rows)), "key": list(range(rows)), "constant": ["same"] * rows, "note": [f"words {row}" for row in range(rows)],
     }  # fmt: skip
     frame = pl.DataFrame({"u": [row % 9 for row in range(rows)], "t": times, **fields})
     log = EventLog.from_frames(

@@ -12,6 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from habitus.beginning import survey as looked_through
 from habitus.encoders.base import Encoder
 from habitus.encoders.gru_autoencoder import GRUAutoencoder, GRUAutoencoderSettings
 from habitus.encoders.statistics import Statistics, StatisticsSettings
@@ -22,7 +23,6 @@ from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.log.timelines import EVENT_TYPE, Timelines
 from habitus.log.vocabulary import Vocabulary, fit
-from habitus.pipeline import survey as looked_through
 from log import slow_log
 from log.hostile import Drawn, tame, wild
 from log.test_build import arrays
@@ -153,7 +153,12 @@ LEARNERS: list[Encoder] = [
     Statistics(StatisticsSettings(per_type=True, periods=(7,), half_lives=(1.0,), intervals=True, touched=("*",), top=3)),
     GRUAutoencoder(
         GRUAutoencoderSettings(
-            fields=("event_type", "*", "weekday", "hour", "gap", "weeks_before_until"), embedding=2, hidden=3, layers=1, max_length=6, epochs=1
+            fields=("event_type", "*", "weekday", "hour", "gap", "weeks_before_until"),
+            embedding=2,
+            hidden=3,
+            layers=1,
+            max_length=6,
+            epochs=1,
         )
     ),
 ]

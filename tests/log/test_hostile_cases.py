@@ -152,7 +152,8 @@ def test_one_user_with_a_million_events() -> None:
 def test_a_million_users_with_one_event(users: int, text: bool) -> None:
     """Visitors who never come back: as many timelines as events, and no loop over them anywhere."""
     ids = np.random.default_rng(0).permutation(users)
-    frame = pl.DataFrame({"u": [f"u{one:07}" for one in ids.tolist()] if text else ids, "t": pl.Series(ids * 1_000_000).cast(pl.Datetime("us"))})
+    names = [f"u{one:07}" for one in ids.tolist()] if text else ids
+    frame = pl.DataFrame({"u": names, "t": pl.Series(ids * 1_000_000).cast(pl.Datetime("us"))})
     _, lines = learned(frame_log(frame))
     assert len(lines) == users and (lines.lengths == 1).all()
     np.testing.assert_array_equal(lines.shards[0].time, np.arange(users) * 1_000_000)  # ids ascending are times ascending

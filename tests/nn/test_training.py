@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from habitus import artefact, folders
 from habitus.errors import InputError, RecipeError, TrainingError
 from habitus.nn import training
-from habitus.nn.training import Trainee, TrainingSettings, derived, held_out_users, seeded, torch_device, train
+from habitus.nn.randomness import derived, held_out_users, seeded
+from habitus.nn.trainee import Trainee, TrainingSettings
+from habitus.nn.training import torch_device, train
 from habitus.progress import SILENT
 
 
@@ -275,7 +277,7 @@ def test_a_held_out_loss_that_is_not_finite_stops_training() -> None:
     def never(values: Tensor, guess: nn.Parameter, unread: nn.Parameter) -> Tensor:
         return torch.zeros(()) if torch.is_grad_enabled() else torch.tensor(torch.inf)
 
-    with pytest.raises(TrainingError, match="the loss on held-out users is inf in epoch 1.*lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"the loss on held-out users is inf in epoch 1.*lower learning_rate"):
         _train(TrainingSettings(), Strange(never))
 
 

@@ -88,11 +88,11 @@ def init(
 @app.command()
 def check(log: LogPath, engine: Engine = "polars", as_json: Json = False) -> None:
     """Say what is in a log, and everything that is wrong with it; status 2 if a run would stop."""
+    from habitus.beginning import expected_ledger
     from habitus.cli import show
     from habitus.log.checks import inspect
     from habitus.log.engine import engine_named
     from habitus.log.sources import open_log
-    from habitus.pipeline import expected_ledger
 
     described, runs = open_log(log), engine_named(engine)
     found = inspect(described, runs)

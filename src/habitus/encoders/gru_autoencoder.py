@@ -23,9 +23,11 @@ from habitus.nn.autoencoder import Absences, SequenceAutoencoder
 from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_from, columns_of
 from habitus.nn.checkpoints import restored, weights_as_arrays
 from habitus.nn.memory import in_fitting_pieces
+from habitus.nn.randomness import derived, held_out_users, seeded
 from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse, each, pieces
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
+from habitus.nn.trainee import TrainingSettings
+from habitus.nn.training import torch_device
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]

@@ -25,7 +25,9 @@ from habitus.nn import costs, processes
 from habitus.nn.batches import Column, columns_from, columns_of
 from habitus.nn.folding import Folding, firmness, sampled_items
 from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, distinct, offsets_of
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
+from habitus.nn.randomness import derived, held_out_users, seeded
+from habitus.nn.trainee import TrainingSettings
+from habitus.nn.training import torch_device, train
 from habitus.progress import Progress
 
 Array = NDArray[Any]

@@ -23,11 +23,13 @@ from habitus.nn import costs, processes
 from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_from, columns_of
 from habitus.nn.checkpoints import restored, weights_as_arrays
 from habitus.nn.next_event import TARGETS, NextEventModel, Reading
+from habitus.nn.randomness import derived, held_out_users, seeded
 from habitus.nn.ranking import most_own, most_popular, recall
 from habitus.nn.sampled import SHARES
 from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
+from habitus.nn.trainee import TrainingSettings
+from habitus.nn.training import torch_device
 from habitus.progress import Progress
 
 Array = NDArray[Any]

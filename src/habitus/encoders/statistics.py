@@ -70,7 +70,8 @@ class StatisticsSettings:
             kinds, whole, least = ((int, float), "", _SHORTEST) if name == "half_lives" else ((int,), "whole ", 1)
             usable = all(isinstance(one, kinds) and not isinstance(one, bool) and least <= one < _LONGEST for one in days)
             if not usable or days != sorted(set(days)):
-                raise RecipeError(f"statistics: {name} must be ascending {whole}numbers of days from {least:g} up, received {days}; sort them.")
+                rule = f"ascending {whole}numbers of days from {least:g} up"
+                raise RecipeError(f"statistics: {name} must be {rule}, received {days}; sort them.")
         if not isinstance(self.top, int) or isinstance(self.top, bool) or self.top < 0:
             raise RecipeError(f"statistics: top must be a whole number of values, 0 or above, received {self.top!r}.")
         if ALL_EVENTS in self.conversions.values():

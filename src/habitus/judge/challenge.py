@@ -147,8 +147,8 @@ class ChallengeProbe:
             logits: Array = net(self._inputs(vectors)).cpu().numpy()
         if not np.isfinite(logits).all():
             raise TrainingError(
-                f"challenge probe: its outputs are not finite, so it cannot be scored; lower learning_rate (now {self.learning_rate:g}; the "
-                "organiser's is 0.001) or scale the profiles."
+                f"challenge probe: its outputs are not finite, so it cannot be scored; lower learning_rate (now {self.learning_rate:g}; "
+                "the organiser's is 0.001) or scale the profiles."
             )
         return logits
 

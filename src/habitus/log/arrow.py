@@ -28,8 +28,8 @@ def to_arrow(frame: Any) -> Any:
 
 
 def _plain(column: Any) -> Any:
-    """An Arrow column without dictionaries and half floats, its timestamps in microseconds UTC; those that do not fit are moved to MAX_TIME, where
-    `with_epoch` finds them unreadable."""
+    """An Arrow column without dictionaries and half floats, its timestamps in microseconds UTC; those that do not fit are moved to
+    MAX_TIME, where `with_epoch` finds them unreadable."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -41,7 +41,7 @@ def write_refused(log: EventLog, engine: Engine, file: Path) -> int:
         if file.suffix == ".parquet":
             pyarrow.parquet.write_table(frame.to_arrow(), part)  # Polars does not say that a disk is full
         else:
-            part.write_text(frame.write_csv(), encoding="utf-8", newline="")
+            part.write_text(frame.write_csv(), encoding="utf-8")
     return len(frame)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from habitus.costs import Cost, Work
 from habitus.log.outline import Outline
 from habitus.nn.batches import plan
-from habitus.nn.training import TrainingSettings
+from habitus.nn.trainee import TrainingSettings
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from habitus.nn.losses import cross_entropy
 from habitus.nn.parallel import summed
 from habitus.nn.sampled import SHARES, Negatives, drawn, sampled_cross_entropy
 from habitus.nn.threads import each, pieces
-from habitus.nn.training import Trainee
+from habitus.nn.trainee import Trainee
 from habitus.nn.transformer import CausalTransformer
 
 Array = NDArray[Any]

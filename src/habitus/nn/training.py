@@ -12,96 +12,32 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from habitus import checked
-from habitus.errors import ArtefactError, InputError, TrainingError, is_whole, require, require_one
+from habitus.errors import ArtefactError, InputError, TrainingError
 from habitus.nn import processes
 from habitus.nn.ahead import ahead
 from habitus.nn.checkpoints import Checkpoints, fitting, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
-from habitus.nn.memory import give_back_large_blocks, halves, in_fitting_pieces, is_out_of_memory, release
 from habitus.nn.course import Course, Pass
+from habitus.nn.memory import give_back_large_blocks, halves, in_fitting_pieces, is_out_of_memory, release
+from habitus.nn.randomness import begin_randomness, derived, seeded
 from habitus.nn.sharing import Held, Shared
 from habitus.nn.threads import coarse
+from habitus.nn.trainee import PRECISIONS, Batch, Feed, Trainee, TrainingSettings
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _LARGE = 1 << 23  # weights from which on memory is worth a twentieth of the time
 CHECKPOINT_SECONDS = 600.0  # between two checkpoints within an epoch
 _LOOK_EVERY = 16  # batches between two looks at the loss; a look makes a GPU wait
 _DIVERGED = 10.0  # times the loss at the beginning, and one more: what an epoch's mean loss does not come to while anything is learned
 _SURELY = 64  # batches after which such a mean is no accident
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How an encoder is trained. Settings of encoders extend these. Raises RecipeError if a value is outside its range."""
-
-    batch_users: int = 256
-    """Most users in a batch, of all processes together where several train."""
-    batch_tokens: int = 16384
-    """Most tokens (events, starts and ends) in a batch, of all processes together; a smaller number needs less memory."""
-    epochs: int = 10
-    """Most passes over the users that are learned from."""
-    patience: int = 3
-    """Epochs without a lower held-out loss before training stops; the best epoch's weights are kept."""
-    learning_rate: float = 1e-3
-    """Step size of Adam."""
-    schedule: str = "constant"
-    """What becomes of the learning rate over the epochs: "constant" (the paper's) or "cosine" (falls to 0)."""
-    clip: float = 0.0
-    """Longest gradient, Euclidean; longer ones are shortened to it. 0: none are."""
-    precision: str = "float32"
-    """Number type of products in training: "float32", or "bfloat16" (on a CPU, of GRUs and their heads): faster on what has it."""
-    watched: float = 0.01
-    """Share of users not learned from, whose loss decides when to stop (a few at least, on a small log)."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_users", "batch_tokens", "epochs", "patience"):
-            require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
-        require(0 < self.learning_rate < math.inf, "learning_rate", "above 0", self.learning_rate)
-        require(0 <= self.clip < math.inf, "clip", "0 or above", self.clip)
-        require(0 <= self.watched < 0.5, "watched", "at least 0 and below 0.5", self.watched)
-        require_one(self.schedule, "schedule", ("constant", "cosine"))
-        require_one(self.precision, "precision", tuple(PRECISIONS))
-
-
-class Batch(Protocol):
-    """What a feed yields."""
-
-    @property
-    def n_events(self) -> int:
-        """Events in it, for the progress."""
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch on another device."""
-
-
-class Feed(Protocol):
-    """What an epoch reads; a function of the epoch's number alone."""
-
-    def events(self, epoch: int) -> int:
-        """Events in the epoch."""
-
-    def epoch(self, number: int) -> Iterator[Any]:
-        """The epoch's batches."""
-
-    def part(self, number: int, which: int, parts: int) -> Iterator[Any | None]:
-        """Of every batch of the epoch what is for process `which` of `parts`, None where that is nothing."""
-
-
-class Trainee(nn.Module):
-    """A module that says what it wants to make small."""
-
-    def loss(self, batch: Any) -> tuple[Tensor, int]:
-        """The loss summed over a batch's positions (a scalar), and how many positions there are."""
-        raise NotImplementedError
 
 
 def train(
@@ -149,32 +85,6 @@ def torch_device(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise InputError("device: 'cuda' was asked for, and torch sees no CUDA GPU here; say 'auto' or 'cpu'.")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
-def derived(seed: int, *key: int) -> int:
-    """A seed for one purpose, from the one that was given and the purpose's numbers."""
-    return int(np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Run the body on torch randomness of its own, begun from `seed`; the world's goes on afterwards as if nothing had been."""
-    on_gpu = device is not None and device.type == "cuda"
-    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
-        _begin_randomness(seed, on_gpu)
-        yield
-
-
-def held_out_users(n_users: int, shares: tuple[float, ...], seed: int) -> list[Array]:
-    """Deal users to groups at random: first those to learn from, then one group per share; ascending positions.
-
-    A group has its share of users, rounded up, but at least 8, or a tenth of all where that is fewer: none below ten users.
-    """
-    order = np.random.default_rng(seed).permutation(n_users)
-    counts = [max(math.ceil(share * n_users), 8) if share else 0 for share in shares]
-    counts = [min(count, max(n_users // 10, math.floor(share * n_users))) for count, share in zip(counts, shares, strict=True)]
-    groups = np.split(order, np.cumsum(counts))
-    return [np.sort(group) for group in [groups[-1], *groups[:-1]]]
 
 
 @dataclass(frozen=True)
@@ -311,7 +221,7 @@ class _Trainer:
     def _begun(self, course: Course) -> tuple[Pass, Tensor]:
         """How far the epoch is, and this process's loss so far; torch's random numbers are from here on those that come next."""
         device, rank = self._fabric.device, self._fabric.global_rank
-        _begin_randomness(derived(self._seed, 1, course.epochs, rank), device.type == "cuda")
+        begin_randomness(derived(self._seed, 1, course.epochs, rank), device.type == "cuda")
         if course.begun is None:
             return Pass(self.processes, device.type), torch.zeros((), dtype=torch.float64, device=device)
         torch.default_generator.set_state(torch.from_numpy(course.left["left/random-cpu"][rank].copy()))
@@ -479,9 +389,3 @@ def _unheard(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _begin_randomness(seed: int, on_gpu: bool) -> None:
-    torch.default_generator.manual_seed(seed)
-    if on_gpu:
-        torch.cuda.manual_seed(seed)
