@@ -109,7 +109,7 @@ def test_npy_headers_that_lie(tmp_path: Path, header: str) -> None:
     """A list of users of 80 bytes would take 4 TB, or end in a tokenizer's traceback (NumPy's own reader does both)."""
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(8)
     (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(ValueError, match=r"no sound \.npy|what its 8 bytes|header|Cannot parse"):
+    with pytest.raises(ValueError, match=r"no sound \.npy|what its 8 bytes|its header cannot be read|holds objects"):
         checked.npy(tmp_path / "a.npy")
     assert not Path("sprung").exists()
 

@@ -300,7 +300,7 @@ def test_damaged_artefact_stops_before_anything_changes(base: Path, tmp_path: Pa
 
 def test_a_user_found_in_the_end_is_an_error(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "Done" must never be said of what was not."""
-    monkeypatch.setattr(forgetting, "_rewrite_profiles", lambda *_: None)
+    monkeypatch.setattr(forgetting, "rewrite_profiles", lambda *_: None)
     with pytest.raises(HabitusError, match="there still"):
         forget(GONE, [copied(base, "numbers", tmp_path)])
 

@@ -33,11 +33,13 @@ from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.log.users import read_users
 from habitus.log.vocabulary import Vocabulary
 from habitus.model import Model
+from habitus.nn import training
 from habitus.nn.checkpoints import Checkpoints
 from habitus.pipeline import run
 from habitus.profiles import Profiles
 from habitus.recipe import Recipe
 from habitus.report import gather
+from habitus.trained_on import TrainedOn
 from shop_helper import on_disk, shop
 from timelines_helper import random_timelines
 
@@ -86,12 +88,29 @@ def _write_model(folder: Path, seed: int) -> None:
         encoder.name = kind
     fusion = Fusion({one.name: BlockFusion(scale="standard") for one in encoders}).fit([encode(one, TIMELINES) for one in encoders])
     shares = {name: {"other": 0.1, "absent": 0.2} for name in TIMELINES.fields}
-    Model({"name": "small"}, _vocabulary(), encoders, fusion, TIMELINES.until, {"text": "left"}, shares, {"seed": 0}).save(folder)
+    whom = TrainedOn.of(TIMELINES.users)
+    Model({"name": "small"}, _vocabulary(), encoders, fusion, TIMELINES.until, {"text": "left"}, shares, {"seed": 0}, whom).save(folder)
 
 
 def _write_checkpoint(folder: Path, seed: int) -> None:
     encoder = new("gru_autoencoder")
     encoder.fit(TIMELINES, seed=0, device="cpu", work=folder)
+
+
+def _write_checkpoint_within(folder: Path, seed: int) -> None:
+    """What a training leaves that is killed in its second epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+        save = Checkpoints.save
+
+        def saving(self: Checkpoints, *arguments: Any, **more: Any) -> None:
+            save(self, *arguments, **more)
+            if more.get("within") and arguments[0]:
+                raise KeyboardInterrupt
+
+        patch.setattr(Checkpoints, "save", saving)
+        with pytest.raises(KeyboardInterrupt):
+            _write_checkpoint(folder, seed)
 
 
 def _write_entry(folder: Path, seed: int) -> None:
@@ -156,9 +175,17 @@ SUBJECTS: dict[str, Subject] = {
         lambda folder, seed: Fusion(_FUSED).fit(_blocks(seed)).save(folder), Fusion.open, lambda one: _finite(one.apply(_blocks()))
     ),
     "model": Subject(_write_model, Model.open, lambda one: _finite(one.encode(TIMELINES, device="cpu"))),
+    "trained_on": Subject(
+        lambda folder, seed: TrainedOn.of(np.arange(40) + seed).save(folder), TrainedOn.open, lambda one: one.contains(np.arange(9))
+    ),
+    "checkpoint within an epoch": Subject(
+        _write_checkpoint_within,
+        lambda folder: Checkpoints(folder, {}).newest(lambda facts: True) or folder,
+        lambda folder: new("gru_autoencoder").fit(TIMELINES, seed=0, device="cpu", work=folder),
+    ),
     "checkpoint": Subject(
         _write_checkpoint,
-        lambda folder: Checkpoints(folder, {}).newest() or folder,  # of another training: looked at, and not taken up
+        lambda folder: Checkpoints(folder, {}).newest(lambda facts: True) or folder,  # of another training: looked at, and not taken up
         lambda folder: new("gru_autoencoder").fit(TIMELINES, seed=0, device="cpu", work=folder),
     ),
     "run": Subject(_write_run, FinishedRun.open, _use_run),
@@ -170,7 +197,15 @@ SUBJECTS: dict[str, Subject] = {
     for kind in encoder_kinds()
 }  # fmt: skip
 
-SLOW = {"checkpoint": 4, "report": 12, "run": 20, "encoder text": 20, "encoder hybrid_factors": 40, "encoder next_event": 40}
+SLOW = {
+    "checkpoint": 4,
+    "checkpoint within an epoch": 6,
+    "report": 12,
+    "run": 20,
+    "encoder text": 20,
+    "encoder hybrid_factors": 40,
+    "encoder next_event": 40,
+}
 """Cases of the careful attacker, where not 60: those whose use takes long."""
 everything = pytest.mark.parametrize("name", SUBJECTS)
 
@@ -247,7 +282,14 @@ def test_clumsy_damage_is_refused(name: str, pristine: Callable[..., Path], tmp_
         return replaced(file, rng, folder, tmp_path / "outside")
 
     found = attacked(name, pristine, tmp_path, min(30, SLOW.get(name, 60)), attack)
-    if name not in ("entry", "users", "run", "report", "checkpoint"):  # without checksums, or with a fresh start in their place
+    if name not in (
+        "entry",
+        "users",
+        "run",
+        "report",
+        "checkpoint",
+        "checkpoint within an epoch",
+    ):  # without checksums, or with a fresh start in their place
         assert found["refused"] >= 0.9 * found.total() and not found["refused in use"]
 
 

@@ -8,24 +8,43 @@ import json
 import math
 import mmap
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tokenize import TokenError
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
 
 from habitus.errors import ArtefactError
 
 Array = NDArray[Any]
 
-Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+@dataclass(frozen=True)
+class Between:
+    """A rule of a type hint: `least` or above, and below `end`."""
+
+    least: int
+    end: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: int) -> int:
+        if not self.least <= value < self.end:
+            raise ValueError(f"a whole number from {self.least:,} to {self.end - 1:,} is needed")
+        return value
+
+
+Count = Annotated[int, Between(0, 2**31)]
 """How many of something there are, where there is an array entry or an object for each."""
-Time = Annotated[int, Field(gt=-(2**62), lt=2**62)]
+Time = Annotated[int, Between(1 - 2**62, 2**62)]
 """Microseconds UTC, so that no difference of two leaves 64 bits."""
 Facts = Mapping[str, Any]
 """What is only shown to people."""
@@ -89,6 +108,8 @@ def shaped(value: Any, shape: Any, where: object) -> Any:
 
     Raises ArtefactError with the place inside the value where it differs.
     """
+    from pydantic import ValidationError
+
     try:
         return _adapter(shape).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
@@ -193,7 +214,7 @@ def npy(path: Path) -> Array:
             version = layout.read_magic(file)
             if version not in ((1, 0), (2, 0)):
                 raise ValueError(f"its version {version} is none that holds plain arrays")
-            shape, _, dtype = (layout.read_array_header_1_0 if version == (1, 0) else layout.read_array_header_2_0)(file)
+            shape, _, dtype = _header(file, layout.read_array_header_1_0 if version == (1, 0) else layout.read_array_header_2_0)
             claimed, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
             if dtype.hasobject:
                 raise ValueError("it holds objects, which would have to be run to be read")
@@ -205,6 +226,14 @@ def npy(path: Path) -> Array:
         raise ValueError(f"no sound .npy file ({error})") from None
 
 
+def _header(file: BinaryIO, read: Callable[[BinaryIO], Any]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        found: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
+    except ValueError as error:
+        raise ValueError(f"its header cannot be read ({error})") from None
+    return found
+
+
 def _mode(path: Path) -> int | None:
     try:
         return path.lstat().st_mode
@@ -214,6 +243,8 @@ def _mode(path: Path) -> int | None:
 
 @cache
 def _adapter(shape: Any) -> Any:
+    from pydantic import TypeAdapter  # here, since who only trains needs it for nothing
+
     return TypeAdapter(shape)
 
 

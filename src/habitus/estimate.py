@@ -333,6 +333,8 @@ def table(found: Estimate) -> str:
 
 def size(number: float) -> str:
     """Bytes for people: "1.2 GB", "340 MB"."""
+    if number >= 1e18:
+        return "more than 1,000,000 TB"
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if number >= factor:
             return f"{number / factor:.{0 if number >= 100 * factor or unit == 'MB' else 1}f} {unit}"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from habitus import checked, folders
 from habitus.artefact import PROFILES, check_folder, is_complete
-from habitus.errors import OutputExistsError, ProfilesError
+from habitus.errors import NotFiniteError, OutputExistsError, ProfilesError
 from habitus.log.users import ids_like, read_users
 from habitus.profiles import Profiles
 
@@ -75,7 +75,10 @@ def _entry(folder: Path, ids_file: Path, vectors_file: Path) -> Profiles:
     twice = np.flatnonzero(ids[1:] == ids[:-1])
     if len(twice):
         raise ProfilesError(f"{folder}: {len(twice)} ids appear twice, {ids[twice[0]]} among them; one vector per user is needed.")
-    return Profiles.single("entry", ids, matrix[order].astype(np.float32), listed=np.argsort(order, kind="stable"))
+    try:
+        return Profiles.single("entry", ids, matrix[order].astype(np.float32), listed=np.argsort(order, kind="stable"))
+    except NotFiniteError as error:
+        raise ProfilesError(f"{folder}: {error}") from None
 
 
 def _challenge(profiles: Profiles, folder: Path) -> list[str]:

@@ -139,7 +139,7 @@ class _Said:
     seed: int
     seconds: dict[str, float]
     users: checked.Count
-    events: Annotated[int, checked.Field(ge=0, lt=2**53)]
+    events: Annotated[int, checked.Between(0, 2**53)]
     known: checked.Count = 0
     rows: dict[str, _Rows] = field(default_factory=dict)
     events_left_out: dict[str, tuple[checked.Count, checked.Count]] = field(default_factory=dict)

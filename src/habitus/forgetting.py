@@ -8,21 +8,19 @@ users is said, from the salted hashes that they keep. Knows nothing of logs; wha
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact, folders
+from habitus import artefact, checked, folders
 from habitus.encoders import base as encoders
-from habitus.encoders.base import Encoder
+from habitus.erasing import Asked, is_behind, now, restate, restate_run, rewrite_profiles, rewrite_timelines, rewrite_vectors
 from habitus.errors import ArtefactError, HabitusError, InputError
-from habitus.log import timelines, without
+from habitus.log import timelines
 from habitus.log.timelines import Timelines
-from habitus.log.users import HEADERS, read_users, whole
+from habitus.log.users import whole
 from habitus.model import KIND as MODEL_KIND
 from habitus.profiles import KIND as PROFILES_KIND
 from habitus.profiles import Profiles
@@ -89,7 +87,7 @@ def forget(
     gone, and everyone else's rows are what they were. `dry_run` changes nothing. Raises InputError if no user is named or a folder
     is not there; ArtefactError, before anything is changed, if something is damaged; HabitusError if, in the end, a user is found still.
     """
-    asked = _Asked.of(users)
+    asked = Asked.of(users)
     places = [Path(folder) for folder in within]
     for place in places:
         if not place.is_dir():
@@ -122,57 +120,19 @@ def forget(
     )  # fmt: skip
 
 
-class _Asked:
-    """The ids that were asked for, as text and, those that are one, as whole numbers; and which of them were met."""
+@dataclass(frozen=True)
+class _Model:
+    """What matters here of a model's manifest: its parts' fingerprints, and which of them an interrupted call was rewriting."""
 
-    def __init__(self, texts: Array) -> None:
-        self.texts = texts
-        self.numbers = np.unique(np.array([int(one) for one in texts.tolist() if whole(one)], np.int64))
-        self._met: set[str] = set()
-
-    @classmethod
-    def of(cls, users: str | Path | Sequence[Any] | Array) -> "_Asked":
-        ids = (
-            read_users(Path(users))
-            if isinstance(users, str | Path)
-            else np.asarray(users if isinstance(users, np.ndarray) else list(users))
-        )
-        if not len(ids) or ids.ndim != 1 or (ids.dtype.kind not in "iuUO"):
-            raise InputError(
-                f"users: ids that are whole numbers or texts are needed, one at least; received {ids.dtype} of shape {ids.shape}."
-            )
-        texts = [str(one) for one in ids.tolist()]
-        if ids.dtype == object and len(texts) > 1 and (texts[0].lower() in HEADERS or (not whole(texts[0]) and all(map(whole, texts[1:])))):
-            texts = texts[1:]  # a .csv file's header
-        return cls(np.unique(np.array(texts, str)))
-
-    def like(self, text: bool) -> Array:
-        """The ids as an artefact has them."""
-        return self.texts if text else self.numbers
-
-    def among(self, ids: Array) -> int:
-        """How many of these ids were asked for."""
-        met = np.intersect1d(ids, self.like(ids.dtype.kind == "U"))
-        self._met.update(map(str, met.tolist()))
-        return len(met)
-
-    def among_hashed(self, trained: TrainedOn) -> int:
-        """How many of the ids a model was trained with."""
-        ids = self.like(trained.text)
-        met = ids[trained.contains(ids)]
-        self._met.update(map(str, met.tolist()))
-        return len(met)
-
-    def missing(self) -> list[str]:
-        """The ids that were not met, as they were given."""
-        return [one for one in self.texts.tolist() if one not in self._met and not (whole(one) and str(int(one)) in self._met)]
+    parts: dict[str, str]
+    forgetting: tuple[str, ...] = ()
 
 
 @dataclass
 class _Search:
     """What is in the folders, and the steps to be taken, in an order in which any of them may be the last."""
 
-    asked: _Asked
+    asked: Asked
     steps: list[Callable[[], None]] = field(default_factory=list)
     rewritten: list[Rewritten] = field(default_factory=list)
     removed: list[tuple[str, str]] = field(default_factory=list)
@@ -224,10 +184,10 @@ class _Search:
         self.held.append(place)
         kind = artefact.kind_of(place)
         if kind == timelines.KIND:
-            return self._rewrite(place, kind, self.asked.among(Timelines.open(place).users), lambda: _rewrite_timelines(place, self.asked))
+            return self._rewrite(place, kind, self.asked.among(Timelines.open(place).users), lambda: rewrite_timelines(place, self.asked))
         if kind == PROFILES_KIND:
             profiles = Profiles.open(place)
-            return self._rewrite(place, kind, self.asked.among(profiles.users), lambda: _rewrite_profiles(place, self.asked))
+            return self._rewrite(place, kind, self.asked.among(profiles.users), lambda: rewrite_profiles(place, self.asked))
         if kind == MODEL_KIND:
             return self._model(place)
         if kind == encoders.KIND:
@@ -237,11 +197,10 @@ class _Search:
         return 0
 
     def _model(self, place: Path) -> int:
-        manifest = artefact.opening(place, MODEL_KIND).manifest
-        parts = manifest.get("parts", {})
-        interrupted = manifest.get("forgetting", [])
+        said = artefact.opening(place, MODEL_KIND).said(_Model)
+        parts, interrupted = said.parts, said.forgetting
         for part, expected in parts.items():
-            if artefact.fingerprint(place / part) != expected and part not in interrupted:
+            if artefact.fingerprint(checked.inside(place, part)) != expected and part not in interrupted:
                 raise ArtefactError(f"{place / part}: not the part that its model was made with; remove the model, or fit it again.")
         if artefact.TRAINED_ON in parts:
             trained = TrainedOn.open(place / artefact.TRAINED_ON)
@@ -250,21 +209,21 @@ class _Search:
         else:
             self.models.append(Trained(str(place), None, None))
         if interrupted:
-            self.steps.append(lambda: _restate(place, interrupted))
+            self.steps.append(lambda: restate(place, interrupted))
         return sum(self._vectors(place / part, place) for part in parts if part.startswith(f"{artefact.ENCODERS}/"))
 
     def _vectors(self, part: Path, model: Path | None) -> int:
         """What an encoder keeps of single users."""
         state = artefact.opening(part, encoders.KIND).arrays("state")
         users = self.asked.among(state["users"]) if "users" in state else 0
-        return self._rewrite(part, "vectors", users, lambda: _rewrite_vectors(part, model, self.asked))
+        return self._rewrite(part, "vectors", users, lambda: rewrite_vectors(part, model, self.asked))
 
     def _run(self, run: Path) -> None:
         """A run, finished or not: the note that users were forgotten comes first, what says that they were there last."""
         self.known += 1
         self.held.append(run)
         before, trained = len(self.steps), len(self.models)
-        self.steps.append(lambda: artefact.write_json(run / artefact.FORGOTTEN, {"on": _now()}))
+        self.steps.append(lambda: artefact.write_json(run / artefact.FORGOTTEN, {"on": now()}))
         inside, finished = 0, (run / artefact.RUN_FACTS).is_file()
         work, model = run / artefact.WORK, run / artefact.MODEL
         later: list[Callable[[], None]] = []
@@ -287,8 +246,8 @@ class _Search:
         if model.is_dir() and not artefact.is_complete(model) and (finished or learned or unsure):
             self._remove(model, "unfinished")
         self.steps += later
-        if finished and (later or inside or _behind(run)):
-            self.steps.append(lambda: _restate_run(run))
+        if finished and (later or inside or is_behind(run)):
+            self.steps.append(lambda: restate_run(run))
         if len(self.steps) == before + 1:
             self.steps.pop()  # nothing is to be done here
         self._others(run, (*artefact.RUN_NAMES, artefact.TIMELINES, artefact.PROFILES, artefact.MODEL, artefact.WORK))
@@ -305,69 +264,7 @@ class _Search:
         self.steps.append(lambda: artefact.remove(place))
 
 
-def _rewrite_timelines(place: Path, asked: _Asked) -> None:
-    without.rewrite(place, asked.like(Timelines.open(place, verify=False).users.dtype.kind == "U"))
-
-
-def _rewrite_profiles(place: Path, asked: _Asked) -> None:
-    old = Profiles.open(place)
-    kept = ~np.isin(old.users, asked.like(old.users.dtype.kind == "U"))
-    less = replace(old, users=old.users[kept], matrix=old.matrix[kept], known=old.known[kept])
-    less.save(place, overwrite=True)
-    new = Profiles.open(place)
-    same = all(getattr(new, name).tobytes() == getattr(less, name).tobytes() for name in ("users", "matrix", "known"))
-    if not same or asked.among(new.users):
-        raise ArtefactError(f"{place}: read back, the rewritten profiles are not those of the other users; make them anew with the model.")
-
-
-def _rewrite_vectors(part: Path, model: Path | None, asked: _Asked) -> None:
-    """Rewrite an encoder's part; its model's manifest says so before, and names the new part afterwards."""
-    encoder = Encoder.load(part)
-    users = artefact.opening(part, encoders.KIND).arrays("state")["users"]
-    gone = asked.like(users.dtype.kind == "U")
-    matrix = artefact.opening(part, encoders.KIND).arrays("state")["matrix"][~np.isin(users, gone)].tobytes()
-    name = None if model is None else part.relative_to(model).as_posix()
-    if model is not None:
-        manifest = artefact.opening(model, MODEL_KIND).manifest
-        artefact.restate(model, {**artefact.facts_of(manifest), "forgetting": [*manifest.get("forgetting", []), name]})
-    encoder.without(gone)
-    encoder.save(part, overwrite=True)
-    state = artefact.opening(part, encoders.KIND).arrays("state")
-    if np.isin(state["users"], gone).any() or state["matrix"].tobytes() != matrix:
-        raise ArtefactError(f"{part}: read back, the rewritten vectors are not those of the other users; fit the model again.")
-    if model is not None:
-        _restate(model, [name])
-
-
-def _restate(model: Path, parts: Sequence[Any]) -> None:
-    """Have a model name the parts that are there, once they have been rewritten."""
-    facts = artefact.facts_of(artefact.opening(model, MODEL_KIND).manifest)
-    left = [part for part in facts.pop("forgetting", []) if part not in parts]
-    named = {part: artefact.fingerprint(model / part) for part in parts}
-    artefact.restate(model, {**facts, "parts": {**facts["parts"], **named}, **({"forgetting": left} if left else {})})
-
-
-def _behind(run: Path) -> bool:
-    """Whether a run's facts speak of more users than it has profiles of, so that an earlier call was interrupted."""
-    facts = artefact.read_json(run / artefact.RUN_FACTS)
-    there = artefact.is_complete(run / artefact.PROFILES)
-    return there and "users" in facts and facts["users"] != len(Profiles.open(run / artefact.PROFILES))
-
-
-def _restate_run(run: Path) -> None:
-    """Have a run's facts count the users who are left, and say how many were forgotten, and when."""
-    facts = dict(artefact.read_json(run / artefact.RUN_FACTS))
-    if "users" in facts and artefact.is_complete(run / artefact.PROFILES):
-        profiles = Profiles.open(run / artefact.PROFILES)
-        entry = {"users": facts["users"] - len(profiles), "on": _now()}
-        facts |= {"users": len(profiles), "known": int(profiles.known.any(1).sum())}
-        facts["forgotten"] = [*facts.get("forgotten", []), *([entry] if entry["users"] else [])]
-    if "events" in facts and artefact.is_complete(run / artefact.TIMELINES):
-        facts["events"] = Timelines.open(run / artefact.TIMELINES, verify=False).n_events
-    artefact.write_json(run / artefact.RUN_FACTS, facts)
-
-
-def _check(asked: _Asked, places: Sequence[Path]) -> None:
+def _check(asked: Asked, places: Sequence[Path]) -> None:
     """Look through the folders once more. Raises HabitusError if anything is left to do."""
     again = _Search(asked)
     for place in dict.fromkeys(places):
@@ -380,7 +277,7 @@ def _check(asked: _Asked, places: Sequence[Path]) -> None:
         )
 
 
-def _named_in(asked: _Asked, places: Sequence[Path], passed_over: set[str]) -> tuple[tuple[tuple[str, int], ...], int]:
+def _named_in(asked: Asked, places: Sequence[Path], passed_over: set[str]) -> tuple[tuple[tuple[str, int], ...], int]:
     """The files that have an id of text in plain bytes, and how many ids were looked for; those of whole numbers would be met by chance."""
     long = [one.encode("utf-8", "surrogatepass") for one in asked.texts.tolist() if not whole(one)]
     ids = [one for one in long if len(one) >= _SHORTEST][:_SEARCHED]
@@ -402,7 +299,3 @@ def _files(place: Path) -> Iterator[Path]:
     for entry in sorted(place.rglob("*")):
         if entry.is_file() and not entry.is_symlink():
             yield entry
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

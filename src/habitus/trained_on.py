@@ -9,6 +9,7 @@ Knows ids and arrays, nothing of what was learned.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import ArtefactError
+from habitus import artefact, checked
 
 Array = NDArray[Any]
 KIND = "trained_on"
@@ -66,13 +66,20 @@ class TrainedOn:
     def open(cls, folder: str | Path) -> Self:
         """Read what `save` wrote. Raises ArtefactError if it is incomplete or damaged."""
         reader = artefact.opening(folder, KIND)
-        try:
-            digests = reader.arrays("digests")["digests"]
-            if digests.ndim != 1 or digests.dtype != np.uint64:
-                raise ValueError(f"digests are {digests.dtype} of shape {digests.shape}")
-            return cls(bytes.fromhex(reader.manifest["salt"]), bool(reader.manifest["text"]), digests)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{folder}: no sound list of hashes ({error}).") from None
+        said = reader.said(_Said)
+        digests = checked.array(reader.arrays("digests"), "digests", folder, "u", (said.users,))
+        checked.require(digests.dtype == np.uint64 and (digests[1:] >= digests[:-1]).all(), folder, "its hashes are of 64 bits, ascending")
+        checked.require(re.fullmatch(f"[0-9a-f]{{{2 * _SALT}}}", said.salt), folder, f"its salt has {_SALT} bytes")
+        return cls(bytes.fromhex(said.salt), said.text, digests)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the manifest says."""
+
+    salt: str
+    text: bool
+    users: checked.Count
 
 
 def _bytes_of(users: Array, text: bool) -> list[bytes]:

@@ -1,7 +1,7 @@
 """Recipes, broken: their form, names, and settings."""
 
 from broken.world import STATISTICS, case, recipe
-from habitus.errors import RecipeError
+from habitus.errors import InputError, RecipeError
 
 GRU = '[[encoder]]\nkind = "gru_autoencoder"\n'
 ALS = '[[encoder]]\nkind = "als"\n'
@@ -140,8 +140,8 @@ SETTINGS = [
          "own.toml", "encoder 1", "change it in the recipe"),
     case("date where a number belongs", recipe(GRU + "hidden = 2024-01-01\n"), RecipeError,
          "own.toml", "encoder 1", "a time is written in quotes"),
-    case("setting too large for the machine", recipe(GRU + "hidden = 99999999999999999999\n"), RecipeError,
-         "recipe 'own'", "the profile could have 99,999,999,999,999,999,999 columns", "[encoder.fusion] reduce), or raise max_dim"),
+    case("setting too large for the machine", recipe(GRU + "hidden = 99999999999999999999\n"), InputError,
+         "gru_autoencoder: more than 1,000,000 TB of memory is needed", "is free", "hidden = ", "would fit"),
     case("precision unknown", recipe(GRU + 'precision = "float8"\n'), RecipeError,
          "own.toml", "encoder 1", "change it in the recipe"),
     case("every figure switched off",

@@ -128,7 +128,7 @@ LISTS = [
          lambda w: w.fit(w.good / "log", None, "--users", w.file("u.txt", "7777\n8888\n")), LogError,
          "log/log.toml", "there is no event of the 2 users asked for before the cut-off", "choose a later one"),
     case("users of nobody in the log, at a run", lambda w: w.run("--users", w.file("u.txt", "7777\n8888\n")), LogError,
-         "log/log.toml", "there is no event of the 2 users asked for before the cut-off", "choose a later one", begun=True),
+         "log/log.toml", "there is no event of the 2 users asked for before the cut-off", "choose a later one"),
     case("users who come after the cut-off, at a fit",
          lambda w: w.fit(w.good / "log", None, "--users", w.file("u.txt", "11\n"), "--until", "2024-01-01T00:20"), LogError,
          "log/log.toml", "there is no event of the 1 users asked for before the cut-off", "choose a later one"),

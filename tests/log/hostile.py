@@ -239,7 +239,7 @@ USERS = {
     "text": [Stored(one.type, one.values, lambda value: value or None) for one in _TEXT],
 }
 NAMES = ["a", "sku", "Größe", "日本 語", "select", "x.y", "n", "user", 'q"q', "_user", "_time", "c0", "first", "*", "event type", "🛒"]
-EVENTS = ["buy", "view", "Besuch 1", "日", "_row", "*"]
+EVENTS = ["buy", "view", "Besuch 1", "日", "_row", "a.*"]
 
 
 @st.composite

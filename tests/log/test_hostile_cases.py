@@ -101,7 +101,7 @@ def test_csv_with_nul_says_the_row(tmp_path: Path, engine: str) -> None:
     (tmp_path / "e.csv").write_bytes(b"u,t,x\n1,2024-01-01,a\n2,2024-01-01,a\0b\n")
     described = {"user": "u", "time": "t", "events": {"e": {"path": "e.csv", "fields": ["x"]}}}
     findings = inspect(EventLog.from_dict(described, base=tmp_path), engine_named(engine)).findings
-    assert any(one.level == "error" and "e.csv: row 2 has a NUL character" in one.text for one in findings)
+    assert any(one.level == "error" and "e.csv: row 2 has a zero byte" in one.text for one in findings)
 
 
 @NEAR

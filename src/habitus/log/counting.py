@@ -89,7 +89,6 @@ class Counter:
             weights = np.concatenate([counts for _, counts in found]) if found else at
             there = np.arange(len(known) if found else 0)
             values, counts = known.at(there), np.bincount(at, weights, len(there)).astype(np.int64)
-        _require_unlike(values, f"field {field!r}")
         return values, counts
 
     def column(self, event: str, field: str) -> Column:
