@@ -117,7 +117,9 @@ def _frame(table: Table) -> Any:
     if table.stored == "polars" and len({name for name, _, _ in table.columns}) == len(table.columns):
         return pl.from_arrow(table.arrow())
     if table.stored == "pandas":
-        with suppress(pa.ArrowInvalid, ValueError):  # pandas cannot hold everything: a year of six digits, say
+        with suppress(
+            pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError
+        ):  # pandas cannot hold everything: a year of six digits, or a map, say
             return table.arrow().to_pandas()
     return table.arrow()
 
