@@ -27,8 +27,10 @@ demo: $(READY)  ## Real data, end to end: profiles, scores, report in out/demo
 test: $(READY)  ## Run the tests and the examples in docstrings
 	$(BIN)/pytest
 
-torture: $(READY)  ## Kill commands at many random moments, fill disks: what they leave must be whole (ten minutes)
-	HABITUS_TORTURE=1 $(BIN)/pytest -rs tests/test_killed.py tests/test_folders.py
+torture: $(READY)  ## Kill commands, fill disks, draw hostile logs, forge files, far more than in the tests (an hour)
+	HABITUS_TORTURE=1 $(BIN)/pytest -rs -s tests/test_killed.py tests/test_folders.py
+	HABITUS_FUZZ=20 HABITUS_FUZZ_SEED=1 $(BIN)/pytest tests/test_fuzz.py
+	HYPOTHESIS_PROFILE=torture $(BIN)/pytest tests/log/test_hostile.py
 
 check: $(READY)  ## Lint, format, types and import order, changing nothing
 	$(BIN)/ruff check

@@ -270,7 +270,7 @@ def is_mark(file: Path) -> bool:
 def remove(place: Path) -> None:
     """Remove a file, or a folder with all that is in it; an artefact's manifest first, so that what is left is debris if this dies."""
     if place.is_dir() and not place.is_symlink():
-        (place / MANIFEST).unlink(missing_ok=True)
+        folders.remove(place / MANIFEST)
     folders.remove(place)
 
 

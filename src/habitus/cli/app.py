@@ -298,7 +298,7 @@ def report(
 def forget(
     users: Annotated[str, typer.Argument(metavar="USERS", help="A file of ids (.npy, .parquet, .csv, or one per line), or ID,ID…")],
     within: Annotated[list[Path], typer.Option("--in", metavar="RUN...", help="Runs, models, profiles, or folders that hold some.")],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="", help="More folders, after the first of --in.", hidden=True)] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="More folders, after the first of --in.", hidden=True)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip

@@ -1,7 +1,6 @@
 """The newest state of a training, kept as an artefact so that it can be taken up again. Knows arrays and JSON, no model."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ class Checkpoints:
             writer.json("facts", {"identity": self._identity, "facts": dict(facts)})
         for older in self._found():
             if older not in (path, self._path(number)):
-                _remove(older)
+                artefact.remove(older)
 
     def newest(self, usable: Callable[[Mapping[str, Any]], bool]) -> tuple[dict[str, Array], dict[str, Any]] | None:
         """Arrays and facts of the newest sound checkpoint of this very training whose facts are `usable`, if there is one."""
@@ -148,8 +147,3 @@ def _differences(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
         elif before != now:
             found.append(f"other {name}")
     return ", ".join(found)
-
-
-def _remove(folder: Path) -> None:
-    (folder / artefact.MANIFEST).unlink(missing_ok=True)  # first, so that what is left is debris, should this process die
-    shutil.rmtree(folder)
