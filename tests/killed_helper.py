@@ -76,10 +76,10 @@ class Child:
         self.tried += status == SIGKILLED
         return status
 
-    def done(self, *words: object) -> list[str]:
+    def done(self, *words: object, **more: Any) -> list[str]:
         """What a command that is not killed does to the file system, in order; it must end well."""
         notes = self._root.with_suffix(".notes")
-        assert self.habitus(*words, notes=str(notes)) == 0, self.said
+        assert self.habitus(*words, notes=str(notes), **more) == 0, self.said
         return notes.read_text().splitlines()
 
     @property

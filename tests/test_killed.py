@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from habitus.model import Model
 from habitus.profiles import Profiles
 from killed_helper import SIGKILLED, Child, child, log_on_disk, results, stages
 
+OFTEN = {"habitus.nn.training.CHECKPOINT_SECONDS": 0.0}  # a checkpoint after every batch, so that kills come within epochs
 TORTURE = os.environ.get("HABITUS_TORTURE") == "1"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are copied, and their files locked, as Linux does it")
 
@@ -38,7 +40,10 @@ def commands(base: Path) -> Iterator[Child]:
 @pytest.fixture(scope="module")
 def undisturbed(base: Path, commands: Child) -> tuple[dict[str, str], dict[str, list[int]], int]:
     """What a run leaves that nobody has killed, the changes of each of its stages, and how many there are."""
-    done = commands.done(*run(base, "undisturbed"))
+    commands.done(*run(base, "undisturbed"))
+    done = commands.done(*run(base, "often"), constants=OFTEN)  # which is what the others do until they are killed
+    assert results(base / "out" / "often") == results(base / "out" / "undisturbed")
+    folders.remove(base / "out" / "often")
     found = stages(done)
     assert all(found.values()), found
     return results(base / "out" / "undisturbed"), found, len(done)
@@ -64,7 +69,7 @@ def points(found: dict[str, list[int]], seed: int, each: int = 1) -> list[tuple[
 def finish(commands: Child, base: Path, name: str, kills: list[int], *more: str) -> None:
     """Resume a killed run, killing it again at these moments, until it is done."""
     for at in [*kills, None]:
-        status = commands.habitus(*run(base, name, "--resume", *more), until=at)
+        status = commands.habitus(*run(base, name, "--resume", *more), until=at, constants=OFTEN)
         if status == 0:
             return
         assert status == SIGKILLED and at is not None, commands.said
@@ -80,7 +85,7 @@ def test_run_killed_at_any_stage_and_resumed_equals_an_undisturbed_one(
     assert len(tried) >= (30 if TORTURE else len(_IN_THE_SUITE))
     for number, (stage, at) in enumerate(tried):
         name = f"killed-{number}"
-        assert commands.habitus(*run(base, name), until=at) == SIGKILLED, (stage, at)
+        assert commands.habitus(*run(base, name), until=at, constants=OFTEN) == SIGKILLED, (stage, at)
         folder = base / "out" / name
         if (folder / artefact.MODEL / artefact.MANIFEST).exists():
             Model.open(folder / artefact.MODEL)
@@ -161,6 +166,27 @@ def test_encode_over_profiles_is_old_or_new(
     assert commands.habitus(*words, "--until", "2024-04-01", "--overwrite") == 0
     assert Profiles.open(out).matrix.tobytes() == new
     assert not hidden(out)
+
+
+def test_forget_killed_at_any_change_is_finished_by_the_next_call(
+    base: Path, commands: Child, undisturbed: tuple[dict[str, str], dict[str, list[int]], int]
+) -> None:
+    """Half an erasure would pass for one, or leave a run that neither opens nor can be forgotten in."""
+    one, whole = base / "out" / "forgetting", base / "out" / "undisturbed"
+    words = ("forget", "3,7,11", "--in", one)
+    shutil.copytree(whole, one)
+    last, wanted = len(commands.done(*words)), results(one)
+    assert last > 30 and wanted.keys() - undisturbed[0].keys() == {artefact.FORGOTTEN}
+    del wanted[artefact.FORGOTTEN]  # which says when
+    assert wanted != undisturbed[0]
+    for at in range(1, last + 1, 1 if TORTURE else 15):
+        folders.remove(one)
+        shutil.copytree(whole, one)
+        assert commands.habitus(*words, until=at) == SIGKILLED, at
+        assert commands.habitus(*words) == 0, (at, commands.said)
+        assert {**results(one), **wanted} == results(one) and not hidden(one) and not any((one / artefact.WORK).glob("*")), at
+        assert not {3, 7, 11} & set(Profiles.open(one / artefact.PROFILES).users.tolist()), at
+    folders.remove(one)
 
 
 def test_fit_over_a_model_is_old_or_new(base: Path, commands: Child) -> None:
