@@ -176,7 +176,8 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "model": Subject(_write_model, Model.open, lambda one: _finite(one.encode(TIMELINES, device="cpu"))),
     "trained_on": Subject(
-        lambda folder, seed: TrainedOn.of(np.arange(40) + seed).save(folder), TrainedOn.open, lambda one: one.contains(np.arange(9))
+        lambda folder, seed: TrainedOn.of(np.arange(40) + seed).save(folder), TrainedOn.open,
+        lambda one: one.contains(np.arange(9).astype(str) if one.text else np.arange(9)),
     ),
     "checkpoint within an epoch": Subject(
         _write_checkpoint_within,

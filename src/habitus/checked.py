@@ -44,6 +44,8 @@ class Between:
 
 Count = Annotated[int, Between(0, 2**31)]
 """How many of something there are, where there is an array entry or an object for each."""
+Many = Annotated[int, Between(0, 2**53)]
+"""How many of something there are, where only the number is kept."""
 Time = Annotated[int, Between(1 - 2**62, 2**62)]
 """Microseconds UTC, so that no difference of two leaves 64 bits."""
 Facts = Mapping[str, Any]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from habitus import artefact, checked, folders
 from habitus.errors import ArtefactError, InputError, LogError
 from habitus.judge.targets import DAY, Split
+from habitus.ledger import Ledger
 from habitus.log.counting import Counter
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine
@@ -55,7 +56,9 @@ class FinishedRun:
             )
         if lacking:
             raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run, {lacking[0]!r} is missing; run it again.")
-        checked.shaped(facts, _Said, place / artefact.RUN_FACTS)
+        users = checked.shaped(facts, _Said, place / artefact.RUN_FACTS).ledger.users
+        counted = None not in (users.out, users.known, users.unknown)
+        checked.require(counted, place / artefact.RUN_FACTS, "its ledger ends with the profiles")
         return cls(place, facts)
 
     @cached_property
@@ -104,17 +107,6 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """How many rows of a table were read, and when they lie."""
-
-    rows: checked.Count
-    kept: checked.Count
-    refused: checked.Count
-    first: checked.Time | None = None
-    last: checked.Time | None = None
-
-
-@dataclass(frozen=True)
 class _Comparison:
     """One set of profiles less another."""
 
@@ -139,10 +131,9 @@ class _Said:
     seed: int
     seconds: dict[str, float]
     users: checked.Count
-    events: Annotated[int, checked.Between(0, 2**53)]
+    events: checked.Many
+    ledger: Ledger
     known: checked.Count = 0
-    rows: dict[str, _Rows] = field(default_factory=dict)
-    events_left_out: dict[str, tuple[checked.Count, checked.Count]] = field(default_factory=dict)
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
     comparisons: tuple[_Comparison, ...] = ()
     members_lack: dict[str, dict[str, str]] = field(default_factory=dict)

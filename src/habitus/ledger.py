@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from habitus.checked import Many, Time
 from habitus.errors import LedgerError
 from habitus.log.checks import TableSurvey
 from habitus.log.cutting import CutLog
@@ -22,33 +23,33 @@ from habitus.profiles import Profiles, Stored
 class TableLedger:
     """The rows of one event table, from where it is stored to the timelines; see `TableSurvey` and `CutRows`."""
 
-    read: int  # rows where it is stored
-    unmatched: int  # rows that `where` does not ask for
-    rows: int  # rows that it asks for
-    reasons: Mapping[str, int]  # refused, by reason
-    refused: int
-    kept: int  # rows that can be used
-    after: int  # at or after the cut-off
-    of_others: int  # before it, of users not asked for
-    before: int  # before it, of users asked for
-    first: int | None  # microseconds UTC
-    last: int | None
+    read: Many  # rows where it is stored
+    unmatched: Many  # rows that `where` does not ask for
+    rows: Many  # rows that it asks for
+    reasons: Mapping[str, Many]  # refused, by reason
+    refused: Many
+    kept: Many  # rows that can be used
+    after: Many  # at or after the cut-off
+    of_others: Many  # before it, of users not asked for
+    before: Many  # before it, of users asked for
+    first: Time | None  # microseconds UTC
+    last: Time | None
 
 
 @dataclass(frozen=True)
 class UserLedger:
     """The users, from usable rows to profiles; None where that is not reached, or nobody was chosen (`asked`)."""
 
-    in_log: int  # with a usable row
-    only_after: int  # with none before the cut-off
-    not_asked: int  # with one before it, but not asked for
-    before: int  # with one before it, and asked for
-    asked: int | None = None  # ids asked for
-    with_events: int | None = None  # of the timelines
-    without_events: int | None = None
-    out: int | None = None  # of the profiles
-    known: int | None = None  # of whom a block knows something
-    unknown: int | None = None
+    in_log: Many  # with a usable row
+    only_after: Many  # with none before the cut-off
+    not_asked: Many  # with one before it, but not asked for
+    before: Many  # with one before it, and asked for
+    asked: Many | None = None  # ids asked for
+    with_events: Many | None = None  # of the timelines
+    without_events: Many | None = None
+    out: Many | None = None  # of the profiles
+    known: Many | None = None  # of whom a block knows something
+    unknown: Many | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class BlockLedger:
     """What an encoder knows and read: users that it knows; events it was given, read, that lie beyond its limit (`max_length`), and that
     say nothing it reads (other types, no value)."""
 
-    known: int
-    events: int
-    read: int
-    beyond: int
-    of_no_use: int
+    known: Many
+    events: Many
+    read: Many
+    beyond: Many
+    of_no_use: Many
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ class Ledger:
     """Counts of one job, as far as it has come. `until`: the cut-off, microseconds UTC; `timelines`: events per type that was known
     when the vocabulary was made, and of all other types together under ""."""
 
-    until: int
+    until: Time
     tables: Mapping[str, TableLedger]
     users: UserLedger
-    timelines: Mapping[str, int] | None = None
+    timelines: Mapping[str, Many] | None = None
     blocks: Mapping[str, BlockLedger] = field(default_factory=dict)
 
     @classmethod
