@@ -100,7 +100,7 @@ def replacing(file: Path) -> Iterator[Path]:
         return
     part = file.with_name(f"{file.name}.part")
     try:
-        remove(part)  # a link there would be written through
+        part.unlink(missing_ok=True)  # a link there would be written through
         yield part
         with part.open("rb") as written:
             os.fsync(written.fileno())
