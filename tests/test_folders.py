@@ -165,3 +165,15 @@ def test_replacing_is_old_or_new(tmp_path: Path) -> None:
     with folders.replacing(Path(os.devnull)) as part:
         part.write_text("new")
     assert part == Path(os.devnull) and not Path(os.devnull).is_file()
+
+
+def test_replacing_ours_follows_nothing(tmp_path: Path) -> None:
+    """A link or a pipe in somebody's run would have us write to whatever it leads to, or wait for ever."""
+    (tmp_path / "elsewhere").write_text("somebody's own")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with folders.replacing(tmp_path / name, ours=True) as part:
+            part.write_text("new")
+        assert (tmp_path / name).read_text() == "new" and not (tmp_path / name).is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == "somebody's own" and named(tmp_path) == ["elsewhere", "link", "pipe"]

@@ -364,7 +364,7 @@ def clear(folder: Path, keep: tuple[str, ...] = ()) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON through a temporary file, flushed, so that `path` is either old or new."""
-    with folders.replacing(path) as part, part.open("w", encoding="utf-8") as file:
+    with folders.replacing(path, ours=True) as part, part.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 

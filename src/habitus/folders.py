@@ -89,13 +89,14 @@ def area(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, *, ours: bool = False) -> Iterator[Path]:
     """A new file beside `file`, which takes its place when the body has ended well; if that fails, it is removed at once.
 
-    What is no plain file (/dev/stdout, a pipe) is written itself.
+    Where somebody has named the file, a link stays one, and what is no plain file (/dev/stdout, a pipe) is written itself; what stands
+    in the place of one of `ours`, whose name nobody has given, is replaced.
     """
-    file = file.resolve()
-    if file.exists() and not file.is_file():
+    file = file.absolute() if ours else file.resolve()
+    if not ours and file.exists() and not file.is_file():
         yield file
         return
     part = file.with_name(f"{file.name}.part")

@@ -51,14 +51,14 @@ def write(
         seen = people.closely(found.model, found.profiles, found.timelines, rows, people.best_memory(encoders), device)
         advance(1, note="the page")
         text = page.page(found, portrait.portrait(found.timelines), rebuilt, where, seen, plotly)
-        _replace(target, text)
+        _replace(target, text, ours=out is None)
         advance(1)
     return target
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, text: str, *, ours: bool) -> None:
     """Write the page in one step, so that a reader never opens half of one."""
-    with folders.telling(target), folders.replacing(target) as part:
+    with folders.telling(target), folders.replacing(target, ours=ours) as part:
         part.write_text(text, encoding="utf-8")
 
 
