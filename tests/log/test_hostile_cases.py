@@ -47,6 +47,15 @@ def test_parquet_nanoseconds_with_a_zone(tmp_path: Path, engine: str) -> None:
 
 
 @NEAR
+def test_whole_nanoseconds_to_the_ends_of_64_bits(engine: str) -> None:
+    """Cut off by taking the remainder away, the smallest of them overflows, which one engine refuses."""
+    found = [-LARGEST - 1, -LARGEST, -1001, -1000, -999, -1, 0, 1, 999, 1000, LARGEST]
+    log = frame_log(pl.DataFrame({"u": [1] * len(found), "t": found}), time_unit="ns")
+    runs = engine_named(engine)
+    assert runs.columns(event_table(log, "e", runs))[TIME].tolist() == [one // 1000 for one in found]
+
+
+@NEAR
 @pytest.mark.parametrize("low", [LARGEST, LARGEST - 3, -LARGEST - 1])
 def test_ids_at_the_ends_of_64_bits(engine: str, low: int) -> None:
     """A range of ids that ends with the largest number there is has no next one; the user came back as a fraction."""

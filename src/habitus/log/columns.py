@@ -100,8 +100,10 @@ def with_written(frame: Frame, private: str, time: str, target: str, engine: Eng
 
 def _micros(whole: nw.Expr, unit: str) -> nw.Expr:
     """Microseconds of int64 numbers in a unit; null beyond MAX_TIME."""
-    if unit == "ns":  # floored by the remainder: engines round a quotient in their own ways
-        return (whole - ((whole % 1000) + 1000) % 1000) // 1000
+    if unit == "ns":  # floored by the remainder: engines round a quotient in their own ways; towards 0 first, lest the smallest overflow
+        above = ((whole % 1000) + 1000) % 1000
+        early = nw.when(whole < 0, above > 0).then(nw.lit(1)).otherwise(nw.lit(0)).cast(nw.Int64)
+        return (whole + (1000 * early - above)) // 1000 - early
     bound = MAX_TIME // _FACTORS[unit]
     return nw.when(whole > -bound, whole < bound).then(whole).otherwise(None) * _FACTORS[unit]
 
