@@ -114,6 +114,20 @@ def test_csv_with_nul_says_the_row(tmp_path: Path, engine: str) -> None:
 
 
 @NEAR
+@pytest.mark.parametrize("content", ["u,t,x\n1,2024-01-01,a\n2,2024-01-01,a\rb\n", "u,t\n1,2024-01-01\n\r,\n"])
+def test_csv_with_a_carriage_return_alone_says_the_row(tmp_path: Path, engine: str, content: str) -> None:
+    """One engine takes it for a line's end, one for a letter, and one refuses the file."""
+    (tmp_path / "e.csv").write_bytes(content.encode())
+    described = {"user": "u", "time": "t", "events": {"e": {"path": "e.csv"}}}
+    findings = inspect(EventLog.from_dict(described, base=tmp_path), engine_named(engine)).findings
+    assert any(one.level == "error" and "e.csv: after row 1: a carriage return" in one.text for one in findings)
+    (tmp_path / "e.csv").write_bytes(b'u,t,x\r\n1,2024-01-01,"a\rb"\r\n')
+    described["events"] = {"e": {"path": "e.csv", "fields": ["x"]}}
+    vocabulary, _ = learned(EventLog.from_dict(described, base=tmp_path), engine)
+    assert list(vocabulary.values["x"]) == ["a\rb"]
+
+
+@NEAR
 def test_lone_surrogates_of_pandas_are_refused(engine: str) -> None:
     """Half a character cannot be stored as text anywhere; what pandas holds of it must not end in a traceback."""
     frame = pd.DataFrame({"u": [1], "t": ["2024-01-01"], "x": pd.Series(["\ud800"], dtype=object)})

@@ -15,6 +15,7 @@ from habitus.errors import LogError
 Types = dict[str, Any]  # a column's name → its Polars type
 
 SHOWN = 3
+_OLD_LINES = "its lines end in a carriage return alone; save it with line feeds."
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what its files begin with
 
 
@@ -60,7 +61,7 @@ def csv_header(file: Path) -> list[str]:
     with file.open("rb") as lines:
         start = lines.read(1 << 16)
     if b"\r" in start and b"\n" not in start:
-        raise LogError(f"{file}: its lines end in a carriage return alone; save it with line feeds.")
+        raise LogError(f"{file}: {_OLD_LINES}")
     with _opened(file) as rows:
         header = next(rows, [])
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
@@ -123,11 +124,11 @@ def scan_csv(files: Sequence[Path], types: Types) -> Any:
 
 def csv_trouble(file: Path) -> str | None:
     """What keeps a CSV file from being read, with the row and the cure, or None: rows that have another number of fields than the
-    header (blank lines left out), loose quotes, text that is not UTF-8, zero bytes."""
+    header (blank lines left out), loose quotes or carriage returns, text that is not UTF-8, zero bytes."""
     number, columns, ragged = 0, 0, []
     try:
         _no_zero_byte(file)
-        with _opened(file) as rows:
+        with _opened(file, newline="\n") as rows:  # a carriage return alone ends no row: engines read it in their own ways
             columns = len(next(rows, []))
             for row in rows:
                 if row:
@@ -137,6 +138,10 @@ def csv_trouble(file: Path) -> str | None:
     except LogError as error:
         return str(error)
     except csv.Error as error:
+        if "new-line" in str(error) and not columns:
+            return f"{file}: {_OLD_LINES}"
+        if "new-line" in str(error):
+            return f"{file}: after row {number}: a carriage return in a field without quotes; quote the field, or take it out."
         return f"{file}: after row {number}: {error}; quote a field as a whole, and write a quote within it twice."
     if not ragged:
         return None
@@ -160,12 +165,12 @@ def _no_zero_byte(file: Path) -> None:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Iterator[list[str]]]:
-    """The rows of a CSV file. Raises LogError if it is not UTF-8, with the row."""
+def _opened(file: Path, newline: str = "") -> Iterator[Iterator[list[str]]]:
+    """The rows of a CSV file, with lines that end as `newline` says (see `open`). Raises LogError if it is not UTF-8, with the row."""
     limit = csv.field_size_limit(sys.maxsize)
     reader = None
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with file.open(encoding="utf-8-sig", newline=newline) as lines:
             reader = csv.reader(lines, strict=True)
             yield reader
     except UnicodeDecodeError:
