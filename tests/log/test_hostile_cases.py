@@ -128,6 +128,15 @@ def test_csv_with_a_carriage_return_alone_says_the_row(tmp_path: Path, engine: s
 
 
 @NEAR
+def test_lengths_of_time_in_parquet_are_told(tmp_path: Path, engine: str) -> None:
+    """Parquet keeps them as whole numbers with a note of who wrote them, which one engine reads and the other does not."""
+    pq.write_table(pa.table({"u": [1], "t": ["2024-01-01"], "x": pa.array([5], pa.duration("us"))}), tmp_path / "e.parquet")
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": {"e": {"path": "e.parquet", "fields": ["x"]}}}, base=tmp_path)
+    with pytest.raises(LogError, match="column 'x' is a length of time"):
+        learned(log, engine)
+
+
+@NEAR
 def test_lone_surrogates_of_pandas_are_refused(engine: str) -> None:
     """Half a character cannot be stored as text anywhere; what pandas holds of it must not end in a traceback."""
     frame = pd.DataFrame({"u": [1], "t": ["2024-01-01"], "x": pd.Series(["\ud800"], dtype=object)})

@@ -254,8 +254,11 @@ class _DuckDB(Memory):
     def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
         if files[0].suffix == ".parquet":
             alike = parts.parquet_alike(files, columns)
-            names = [_unglobbed(file) for file in files]
-            return _lazy(self._connection.read_parquet(names, union_by_name=not alike, hive_partitioning=False))
+            names = [parts.unglobbed(file) for file in files]
+            read = self._connection.read_parquet(names, union_by_name=not alike, hive_partitioning=False)
+            lengths = [_quoted(name) for name in parts.lengths_of_time(files[0]) if name in read.columns]
+            told = ", ".join(f"to_microseconds({name}) AS {name}" for name in lengths)
+            return _lazy(read.project(f"* REPLACE ({told})") if told else read)
         headers, types = parts.csv_types(files, columns)
         if len({tuple(header) for header in headers.values()}) == 1:
             return _lazy(self._csv(files, headers[files[0]], types))
@@ -266,9 +269,9 @@ class _DuckDB(Memory):
         return _lazy(whole)
 
     def _csv(self, files: Sequence[Path], header: Sequence[str], types: parts.Types) -> Any:
-        sql = {unlike: _SQL_TYPES.get(str(types.get(name, "String")), "VARCHAR") for unlike, name in _unlike(header).items()}
+        sql = {unlike: _SQL_TYPES.get(str(types.get(name, "String")), "VARCHAR") for unlike, name in parts.unlike(header).items()}
         columns = ", ".join(f"{_literal(name)}: {_literal(kind)}" for name, kind in sql.items())
-        names = ", ".join(_literal(_unglobbed(file)) for file in files)
+        names = ", ".join(_literal(parts.unglobbed(file)) for file in files)
         options = "auto_detect = false, hive_partitioning = false, header = true, delim = ',', nullstr = '', allow_quoted_nulls = true"
         quotes = "quote = '\"', escape = '\"'"
         some = " OR ".join(f"{_quoted(name)} IS NOT NULL" for name in sql)
@@ -387,20 +390,3 @@ def _literal(text: str) -> str:
 
 def _listed(names: Any) -> str:
     return ", ".join(_quoted(name) for name in names)
-
-
-def _unlike(names: Sequence[str]) -> dict[str, str]:
-    """A name that DuckDB tells from the others, whatever the case, for each; its own where it can be."""
-    taken: dict[str, str] = {}
-    for name in names:
-        unlike, number = name, 0
-        while unlike.lower() in {other.lower() for other in taken}:
-            number += 1
-            unlike = f"{name}_{number}"
-        taken[unlike] = name
-    return taken
-
-
-def _unglobbed(file: Path) -> str:
-    """A path that DuckDB takes as it is: it has no other way to switch patterns off."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(file))

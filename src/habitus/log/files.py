@@ -35,6 +35,14 @@ def parquet_alike(files: Sequence[Path], columns: Sequence[str] | None) -> bool:
     return all(list(types.items()) == list(first[1].items()) for _, types in others)
 
 
+def lengths_of_time(file: Path) -> list[str]:
+    """The columns of a Parquet file that are lengths of time: the format has whole numbers there, and a note that only some readers see."""
+    import polars as pl
+
+    types = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
+    return [name for name, kind in types.items() if kind == pl.Duration]
+
+
 def broken_parquet(files: Sequence[Path]) -> Path | None:
     """The first file whose columns cannot be read."""
     import polars as pl
@@ -196,3 +204,20 @@ def _encoding(file: Path) -> str:
                 where = f"row {number}" if number else "the header"
                 return f"{where} is not UTF-8 (byte {line[error.start]:#04x}, perhaps Latin-1); {cure}"
     return f"it is not UTF-8; {cure}"
+
+
+def unlike(names: Sequence[str]) -> dict[str, str]:
+    """A name that DuckDB tells from the others, whatever the case, for each; its own where it can be."""
+    taken: dict[str, str] = {}
+    for name in names:
+        unlike, number = name, 0
+        while unlike.lower() in {other.lower() for other in taken}:
+            number += 1
+            unlike = f"{name}_{number}"
+        taken[unlike] = name
+    return taken
+
+
+def unglobbed(file: Path) -> str:
+    """A path that DuckDB takes as it is: it has no other way to switch patterns off."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(file))
