@@ -27,7 +27,7 @@ demo: $(READY)  ## Real data, end to end: profiles, scores, report in out/demo
 test: $(READY)  ## Run the tests and the examples in docstrings
 	$(BIN)/pytest
 
-torture: $(READY)  ## Kill commands, fill disks, draw hostile logs, forge files, far more than in the tests (an hour)
+torture: $(READY)  ## Kill commands, fill disks, draw hostile logs, forge files, far more than in the tests (40 minutes)
 	HABITUS_TORTURE=1 $(BIN)/pytest -rs -s tests/test_killed.py tests/test_folders.py
 	HABITUS_FUZZ=20 HABITUS_FUZZ_SEED=1 $(BIN)/pytest tests/test_fuzz.py
 	HYPOTHESIS_PROFILE=torture $(BIN)/pytest tests/log/test_hostile.py
