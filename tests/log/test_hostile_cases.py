@@ -128,6 +128,18 @@ def test_csv_with_a_carriage_return_alone_says_the_row(tmp_path: Path, engine: s
 
 
 @NEAR
+@pytest.mark.parametrize("content", ["u,t,x\n1,2024-01-01,a\r\n2,2024-01-01,b\n", 'u,t,x\r\n1,2024-01-01,a\n2,2024-01-01,"b"\r\n'])
+def test_csv_with_line_ends_of_two_kinds(tmp_path: Path, engine: str, content: str) -> None:
+    """Two files put together, one from Windows; DuckDB's strict mode ends in the words of its state machine."""
+    (tmp_path / "e.csv").write_bytes(content.encode())
+    described = {"user": "u", "time": "t", "events": {"e": {"path": "e.csv", "fields": ["x"]}}}
+    log = EventLog.from_dict(described, base=tmp_path)
+    assert not [one for one in inspect(log, engine_named(engine)).findings if one.level == "error" and "target" not in one.text]
+    vocabulary, lines = learned(log, engine)
+    assert sorted(vocabulary.values["x"]) == ["a", "b"] and lines.n_events == 2
+
+
+@NEAR
 def test_lengths_of_time_in_parquet_are_told(tmp_path: Path, engine: str) -> None:
     """Parquet keeps them as whole numbers with a note of who wrote them, which one engine reads and the other does not."""
     pq.write_table(pa.table({"u": [1], "t": ["2024-01-01"], "x": pa.array([5], pa.duration("us"))}), tmp_path / "e.parquet")

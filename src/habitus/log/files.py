@@ -130,6 +130,19 @@ def scan_csv(files: Sequence[Path], types: Types) -> Any:
     return pl.scan_csv(list(files), glob=False, schema=types, raise_if_empty=False, **options)
 
 
+def mixed_line_ends(file: Path) -> bool:
+    """Whether some lines of a CSV file end as on Windows and others as elsewhere, as where two files were put together."""
+    windows, others, last = False, False, b""
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            ends = block.count(b"\n")
+            before = block.count(b"\r\n") + (block.startswith(b"\n") and last == b"\r")
+            windows, others, last = windows or before > 0, others or before < ends, block[-1:]
+            if windows and others:
+                return True
+    return False
+
+
 def csv_trouble(file: Path) -> str | None:
     """What keeps a CSV file from being read, with the row and the cure, or None: rows that have another number of fields than the
     header (blank lines left out), loose quotes or carriage returns, text that is not UTF-8, zero bytes."""
