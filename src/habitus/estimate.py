@@ -39,6 +39,7 @@ _SETTINGS = ("batch_tokens", "batch_users", "keep", "hidden", "width", "factors"
 _FOLDS, _LABELS = 5, 100  # of the judge
 ENCODE = ": encode"  # ends the name of a stage
 _TABLES = ("vocabulary", "timelines")
+_CHECKPOINTS = 3  # at most at a time: that of the epoch's beginning, one within it, and the one that takes its place
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _stages(
         there = gpu if cost is not None and cost.on_device else None
         disk, passing = (work.written, work.passing) if kept else (0.0, 0.0)
         if resumable and kept and cost is not None and not name.endswith(ENCODE):
-            disk, passing = disk + cost.checkpoint, passing + cost.checkpoint
+            passing += _CHECKPOINTS * cost.checkpoint
         yield Stage(
             name, work.seconds(there or rates), before + (work.stays if there else work.held), disk, passing, work.held if there else 0.0,
             cost is not None and cost.trained and not name.endswith(ENCODE),
