@@ -246,7 +246,7 @@ def of_transformer(
 
 
 def _whole(fit: Work, encode: Work, outline: Outline, names: tuple[str, ...], weights: int, columns: int) -> Cost:
-    """Timelines are mapped into memory: what has been read of them counts. The model lies on disk beside its checkpoints while it is trained."""
+    """Timelines are mapped into memory: what has been read of them counts. While it is trained, a model has checkpoints on disk."""
     fit = dataclasses.replace(fit, held=fit.held + outline.bytes_read(names), written=float(FLOAT * weights))
     return Cost(fit, encode, columns, checkpoint_of(weights), on_device=True, trained=True)
 
