@@ -5,7 +5,7 @@ READY := .venv/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench bench-learned bench-scale clean
+.PHONY: help setup demo test torture check fix bench bench-learned bench-scale clean
 
 help:  ## Show this list
 	@echo "Habitus: raw event logs in, one vector per user out. Targets:"
@@ -26,6 +26,11 @@ demo: $(READY)  ## Real data, end to end: profiles, scores, report in out/demo
 
 test: $(READY)  ## Run the tests and the examples in docstrings
 	$(BIN)/pytest
+
+torture: $(READY)  ## Kill commands, fill disks, draw hostile logs, forge files, far more than in the tests (40 minutes)
+	HABITUS_TORTURE=1 $(BIN)/pytest -rs -s tests/test_killed.py tests/test_folders.py
+	HABITUS_FUZZ=20 HABITUS_FUZZ_SEED=1 $(BIN)/pytest tests/test_fuzz.py
+	HYPOTHESIS_PROFILE=torture $(BIN)/pytest tests/log/test_hostile.py
 
 check: $(READY)  ## Lint, format, types and import order, changing nothing
 	$(BIN)/ruff check

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from habitus.beginning import cut_of, survey, targets_of
 from habitus.judge.leaderboard import judge
 from habitus.judge.targets import Split, Targets, TaskLabels
 from habitus.judge.tasks import TASKS
@@ -27,7 +28,6 @@ from habitus.log.sources import open_log
 from habitus.log.tables import users_with
 from habitus.log.time_fields import DAY
 from habitus.log.users import read_users
-from habitus.pipeline import cut_of, survey, targets_of
 from habitus.profiles import Profiles
 
 RESULTS = Path(__file__).parent / "results"

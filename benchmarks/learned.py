@@ -28,6 +28,7 @@ import torch
 from benchmarks import machine
 from benchmarks.ours import Ours, settings_like
 from benchmarks.reference import model, tables, training
+from habitus.beginning import cut_of, survey, targets_of
 from habitus.judge.leaderboard import judge
 from habitus.judge.targets import Targets
 from habitus.judge.tasks import TASKS
@@ -39,7 +40,6 @@ from habitus.log.users import read_users
 from habitus.log.vocabulary import fit
 from habitus.nn.batches import Feed
 from habitus.nn.sequence_training import train_on_sequences
-from habitus.pipeline import cut_of, survey, targets_of
 from habitus.profiles import Profiles
 from habitus.progress import SILENT
 

@@ -9,10 +9,10 @@ from benchmarks.reference.tables import KEEP
 from habitus.encoders.base import _computing_in
 from habitus.encoders.gru_autoencoder import GRUAutoencoder, GRUAutoencoderSettings, _absent_shares
 from habitus.log.timelines import Timelines
-from habitus.model import _PIECE_EVENTS, _PIECE_USERS
+from habitus.model import PIECE_EVENTS, PIECE_USERS
 from habitus.nn.autoencoder import SequenceAutoencoder
 from habitus.nn.batches import Column, Sequences, columns_of
-from habitus.nn.training import derived, seeded
+from habitus.nn.randomness import derived, seeded
 from habitus.profiles import Profiles, save_pieces
 from habitus.progress import SILENT, Progress
 
@@ -67,7 +67,7 @@ class Ours:
 
     def encode_to(self, folder: Path) -> None:
         """Everybody's vectors, to disk."""
-        pieces = (self.timelines.at(piece) for piece in self.timelines.pieces(_PIECE_EVENTS, _PIECE_USERS))
+        pieces = (self.timelines.at(piece) for piece in self.timelines.pieces(PIECE_EVENTS, PIECE_USERS))
         profiles = (Profiles.single("gru", one.users, self.encode(one), until=one.until, model_until=one.until) for one in pieces)
         save_pieces(folder, profiles, overwrite=True)
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack, identity
 
+from habitus.beginning import survey
 from habitus.encoders.hybrid_factors import HybridFactors, HybridFactorsSettings
 from habitus.judge.targets import Split
 from habitus.log.build import build
@@ -25,7 +26,6 @@ from habitus.log.sources import complete_journey, open_log
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import FIRST, Timelines
 from habitus.log.vocabulary import fit
-from habitus.pipeline import survey
 
 Array = NDArray[Any]
 RESULTS = Path(__file__).parent / "results"

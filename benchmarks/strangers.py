@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from habitus.beginning import cut_of, survey, targets_of
 from habitus.encoders.base import encoder_class
 from habitus.feeding import feedable
 from habitus.judge.leaderboard import judge
@@ -23,7 +24,6 @@ from habitus.log.sources import open_log
 from habitus.log.tables import user_is_text
 from habitus.log.users import ids_like, read_users
 from habitus.log.vocabulary import fit as fit_vocabulary
-from habitus.pipeline import cut_of, survey, targets_of
 from habitus.recipe import Recipe
 
 TASKS = ("churn", "propensity_category", "propensity_sku")

@@ -45,11 +45,11 @@ def tables_reference(asked: Asked) -> Facts:
 
 def tables_ours(asked: Asked) -> Facts:
     """Tables → vocabulary → shards on disk, of the same fields. The check of every row, which the reference has not, is timed apart."""
+    from habitus.beginning import survey
     from habitus.log.build import build
     from habitus.log.engine import engine_named
     from habitus.log.sources import open_log
     from habitus.log.vocabulary import fit
-    from habitus.pipeline import survey
 
     begun = time.perf_counter()
     log, engine = open_log(asked.log), engine_named("polars")

@@ -10,8 +10,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # matrices as small as the t
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(2)  # the same sums on every machine, and no fight over the cores of a small one
+
+
+# The same few examples on every machine in the suite; many, and new ones every time, with HYPOTHESIS_PROFILE=torture.
+_ANY = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much]
+settings.register_profile("suite", max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=_ANY)
+settings.register_profile("torture", max_examples=1500, deadline=None, print_blob=True, suppress_health_check=_ANY)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,8 @@ from habitus.encoders.next_event import NextEvent, NextEventSettings
 from habitus.errors import TrainingError
 from habitus.log.timelines import Timelines
 from habitus.nn import processes, training
-from habitus.nn.training import Trainee, TrainingSettings, train
+from habitus.nn.trainee import Trainee, TrainingSettings
+from habitus.nn.training import train
 from habitus.progress import SILENT
 
 

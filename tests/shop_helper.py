@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from habitus.cli import main
+from habitus.errors import HabitusError
 from habitus.log.description import EventLog
 from habitus.log.sources import open_log
 from habitus.progress import SILENT
@@ -94,7 +95,10 @@ def habitus(*words: object, status: int = 0) -> SimpleNamespace:
     finally:
         sys.argv = argv
     assert (ended.value.code or 0) == status, stdout.getvalue() + stderr.getvalue()
-    return SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue())
+    error = ended.value.__context__  # what the command line made a message of, if it was one of ours
+    return SimpleNamespace(
+        stdout=stdout.getvalue(), stderr=stderr.getvalue(), error=type(error) if isinstance(error, HabitusError) else None
+    )
 
 
 class Listener:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.errors import ArtefactError, OutputExistsError
 
 KIND = "thing"
@@ -49,30 +50,49 @@ def test_interrupted_is_no_artefact_and_is_cleared(tmp_path: Path) -> None:
     """A writer that died would leave something that looks complete, or debris that mixes with the next one's files."""
     interrupted(tmp_path / "a")
     assert not artefact.is_complete(tmp_path / "a")
-    with pytest.raises(ArtefactError, match="no complete thing"):
+    with pytest.raises(ArtefactError, match="no such folder"):
         artefact.opening(tmp_path / "a", KIND)
-    (tmp_path / "a" / "debris").mkdir()
-    (tmp_path / "a" / "debris" / "left.bin").write_bytes(b"x")
+    debris = folders.beside(tmp_path / "a", folders.NEW)
+    debris.mkdir()
+    (debris / "left.bin").write_bytes(b"x")
+    folders.beside(tmp_path / "a", folders.LOCK).touch()
     write(tmp_path / "a")
     assert listed(tmp_path / "a") == {"manifest.json", "state.safetensors", "inner/notes.json"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
-def test_interrupted_overwriting_is_no_artefact(tmp_path: Path) -> None:
-    """Half of an old artefact and half of a new one would pass for one."""
+def test_interrupted_overwriting_leaves_the_old_one(tmp_path: Path) -> None:
+    """A full disk, or an impatient hand, would cost the artefact that was there; or the half of a new one would stay on the disk."""
     write(tmp_path / "a")
     interrupted(tmp_path / "a", overwrite=True)
-    assert not artefact.is_complete(tmp_path / "a")
-    write(tmp_path / "a", 2.0)
+    assert artefact.opening(tmp_path / "a", KIND).arrays("state")["x"][0] == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+    write(tmp_path / "a", 2.0, overwrite=True)
     assert artefact.opening(tmp_path / "a", KIND).arrays("state")["x"][0] == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
 
-def test_kept_entries_survive(tmp_path: Path) -> None:
-    """The checkpoints to resume from would be cleared away with the debris."""
-    interrupted(tmp_path / "a")
-    (tmp_path / "a" / "work").mkdir()
-    (tmp_path / "a" / "work" / "checkpoint").write_text("here")
-    write(tmp_path / "a", keep=("work",))
-    assert (tmp_path / "a" / "work" / "checkpoint").read_text() == "here"
+def test_a_disk_of_its_own_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mounted folder could not be written at all, as nothing can take its place; or it would be emptied before the new one is there."""
+    monkeypatch.setattr("os.path.ismount", lambda place: Path(place).name == "disk")
+    (tmp_path / "disk").mkdir()
+    interrupted(tmp_path / "disk")
+    assert not artefact.is_complete(tmp_path / "disk")
+    write(tmp_path / "disk")
+    with pytest.raises(OutputExistsError, match=r"cannot be replaced.*name a folder within it"):
+        write(tmp_path / "disk", 2.0, overwrite=True)
+    assert artefact.opening(tmp_path / "disk", KIND).arrays("state")["x"][0] == 1
+    assert listed(tmp_path / "disk") == {"manifest.json", "state.safetensors", "inner/notes.json"}
+
+
+def test_complete_makes_an_artefact_of_parts(tmp_path: Path) -> None:
+    """Parts that a fit has written one by one would be cleared away when the whole is completed, or debris stay among them."""
+    artefact.reopen(tmp_path / "a")
+    write(tmp_path / "a" / "part")
+    (tmp_path / "a" / "debris").touch()
+    artefact.complete(tmp_path / "a", KIND, {"made": "here"}, parts=("part",))
+    assert artefact.opening(tmp_path / "a", KIND).manifest["made"] == "here"
+    assert {entry.name for entry in (tmp_path / "a").iterdir()} == {"part", "manifest.json"}
 
 
 def test_complete_is_not_overwritten_unasked(tmp_path: Path) -> None:
@@ -227,15 +247,47 @@ def test_write_json_is_old_or_new(tmp_path: Path) -> None:
     assert artefact.read_json(path) == {"a": 1}
 
 
+SAID = (artefact.ABLATION, artefact.CUTOFFS, artefact.REPORT)
+
+
+def finished_run(folder: Path) -> Path:
+    """A run as it is left behind, with what is said of it later."""
+    assert artefact.begin_run(folder, resume=False, overwrite=False) == folder
+    artefact.finish_run(folder, folder, {"number": 1})
+    for name in SAID:
+        (folder / name).write_text("[]")
+    (folder / "model").mkdir()
+    (folder / "model" / "part").write_text("old")
+    return folder
+
+
 @pytest.mark.parametrize("resume", [True, False])
-def test_begin_run_takes_away_what_was_said_of_the_earlier_one(tmp_path: Path, resume: bool) -> None:
-    """An ablation, scores at several dates or a report of other vectors would be read as this run's."""
-    artefact.begin_run(tmp_path / "run", resume=False, overwrite=False)
-    artefact.finish_run(tmp_path / "run", {})
-    names = (artefact.ABLATION, artefact.CUTOFFS, artefact.REPORT)
-    for name in names:
-        (tmp_path / "run" / name).write_text("[]")
-    (tmp_path / "run" / "model").mkdir()
-    artefact.begin_run(tmp_path / "run", resume=resume, overwrite=not resume)
-    assert not any((tmp_path / "run" / name).exists() for name in (*names, artefact.RUN_FACTS))
-    assert (tmp_path / "run" / "model").exists() == resume
+def test_begin_run_leaves_a_finished_one_until_the_new_one_is(tmp_path: Path, resume: bool) -> None:
+    """A finished run would be gone while the next is not there yet; or what was said of it would be read as of the new one."""
+    run = finished_run(tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    place = artefact.begin_run(run, resume=resume, overwrite=not resume)
+    assert place != run and place.parent == run.parent and place.name.startswith(".")
+    assert not any((place / name).exists() for name in (*SAID, artefact.RUN_FACTS))
+    assert (place / "model" / "part").exists() == resume
+    artefact.write_json(place / "model.json", {})
+    folders.remove(place / "model")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    artefact.finish_run(run, place, {"number": 2})
+    assert artefact.read_json(run / artefact.RUN_FACTS) == {"number": 2}
+    assert {entry.name for entry in run.iterdir()} == {artefact.RUN_FACTS, "model.json"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_begin_run_takes_up_the_interrupted_one_only(tmp_path: Path) -> None:
+    """Work on a new run would be lost with --resume, or the old run, not cleared away yet by who was killed, be taken for that work."""
+    run = finished_run(tmp_path / "run")
+    place = artefact.begin_run(run, resume=False, overwrite=True)
+    (place / "half").touch()
+    assert artefact.begin_run(run, resume=True, overwrite=False) == place and (place / "half").exists()
+    assert artefact.begin_run(run, resume=False, overwrite=True) == place and not (place / "half").exists()
+    folders.remove(place)
+    shutil.copytree(run, place)  # as after the exchange
+    (place / "debris").touch()
+    assert artefact.begin_run(run, resume=True, overwrite=False) == place
+    assert not (place / "debris").exists() and (place / "model" / "part").exists()

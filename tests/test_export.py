@@ -1,5 +1,7 @@
 """Exported profiles: what other tools read back, and what is refused because they could not."""
 
+import statistics
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,25 @@ def test_opened_refuses_what_is_no_entry(tmp_path: Path) -> None:
         opened(entry(tmp_path / "nan", np.array([3, 5]), np.full((2, 2), np.nan)))
     with pytest.raises(ArtefactError):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_export_challenge_keeps_or_refuses(tmp_path: Path, seed: int) -> None:
+    """A column would come out as infinity, as one value or mostly as rounding, in silence; Python's own half precision is the witness."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((12, 3)).astype(np.float32)
+    matrix[:, 1] = (rng.choice([0, 1, 1e3, 6e4]) + rng.standard_normal(12) * 10 ** rng.uniform(-9, 5)).astype(np.float32)
+    try:
+        halves = [struct.unpack("e", struct.pack("e", float(one)))[0] for one in matrix[:, 1]]
+    except OverflowError:
+        halves = []
+    off = statistics.fmean((half - float(one)) ** 2 for half, one in zip(halves, matrix[:, 1], strict=True)) if halves else np.inf
+    sound = off <= statistics.pvariance(matrix[:, 1].tolist()) / 4
+    made = Profiles.single("a", np.arange(12), matrix)
+    if sound:
+        export(made, tmp_path / "entry", "challenge")
+        assert np.load(tmp_path / "entry" / "embeddings.npy")[:, 1].tolist() == halves
+    else:
+        with pytest.raises(ProfilesError, match=r"column 1 \(block 'a'.*(beyond|same for all|more than half)"):
+            export(made, tmp_path / "entry", "challenge")
+        assert not (tmp_path / "entry").exists()

@@ -53,7 +53,7 @@ def test_feedable_roles_stand_for_fields(tmp_path: Path) -> None:
 def test_feedable_unknown_field_is_an_error(tmp_path: Path) -> None:
     """A typo must not be taken for a table that is not there."""
     recipe = Recipe.from_toml('[[encoder]]\nkind = "gru_autoencoder"\nfields = ["event_type", "pirce"]\n', source="r")
-    with pytest.raises(RecipeError, match="no field 'pirce'; it has event_type, sku, category, price, name"):
+    with pytest.raises(RecipeError, match="no field 'pirce'; there are event_type, sku, category, price, name"):
         feedable(recipe, challenge(tmp_path, ["a", "b"]))
 
 
@@ -85,7 +85,7 @@ def test_feedable_event_types(tmp_path: Path) -> None:
     log = challenge(tmp_path, ["a", "b"])
     members, _ = feedable(Recipe.from_toml(recipe.format("add_to_cart?"), source="r"), log)
     assert members[0].settings.weights == {"product_buy": 3.0}
-    with pytest.raises(RecipeError, match="no event type 'cart'; it has product_buy"):
+    with pytest.raises(RecipeError, match="no event type 'cart'; there are product_buy"):
         feedable(Recipe.from_toml(recipe.format("cart"), source="r"), log)
     only = recipe.replace('"@target" = 3.0\n', "").format("cart?") + '[[encoder]]\nkind = "statistics"\n'
     assert feedable(Recipe.from_toml(only, source="r"), log)[1] == {"als": "the log has no event type 'cart'"}
@@ -171,3 +171,15 @@ def test_tables_that_are_empty_or_late_leave_members_out(tmp_path: Path, late: b
         urls = Recipe.from_toml('[[encoder]]\nname = "urls"\nkind = "als"\nfield = "url"\n', source="r")
         run(urls, tmp_path, window="14d")
     assert result.facts["members_lack"] == {"buys_and_adds": {"add_to_cart": "there is no event add_to_cart before the cut-off"}}
+
+
+def test_feedable_event_type_called_like_a_field_that_is_missing() -> None:
+    """A log without the field "search" would lose what is counted of its event type "search", in silence."""
+    events = {"search": {"path": "s.parquet", "fields": ["sku"]}, "buy": {"path": "b.parquet", "fields": ["sku"]}}
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": events})
+    statistics = '[[encoder]]\nkind = "statistics"\ntouched = ["sku", "search?"]\nconversions = {search = "buy"}\n'
+    weighted = '[[encoder]]\nkind = "als"\nfield = "sku"\nweights = {search = 1.0, "sku?" = 2.0}\n'
+    members, left_out = feedable(Recipe.from_toml(statistics + weighted), log)
+    assert members[0].settings.touched == ("sku",) and members[0].settings.conversions == {"search": "buy"}
+    assert members[1].settings.weights == {"search": 1.0} and members[1].settings.field == "sku" and left_out == {}
+    assert [list(member.lacks) for member in members] == [["search"], ["sku"]]

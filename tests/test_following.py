@@ -147,7 +147,7 @@ def test_script_goes_on_in_the_first_process_alone(ended: tuple[Path, CompletedP
 def test_error_of_the_first_process_is_said_once(ended: tuple[Path, CompletedProcess[str]]) -> None:
     """In the midst of a training, the other would wait for ever for what the first was to send, or complain of its silence."""
     folder, process = ended
-    assert _said(process.stderr) == ["habitus: /full: No space left on device; what "]
+    assert _said(process.stderr) == ["habitus: /full: there is no room left to write"]
     assert set(re.findall(r"exitcode *: (\d+)", process.stderr)) == {"1"} and process.returncode == 1
     assert process.stderr.count("Traceback (most recent call last)") == 1, "torchrun's own"
     assert not (folder / "model").exists()

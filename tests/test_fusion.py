@@ -136,3 +136,56 @@ def test_fusion_keeps_the_latest_cutoff() -> None:
     blocks = [block("a", WIDE, until=5, model_until=3), block("b", COUNTS, until=9, model_until=2)]
     fused = Fusion({"a": BlockFusion(), "b": BlockFusion()}).fit(blocks).apply(blocks)
     assert (fused.until, fused.model_until) == (9, 3)
+
+
+def test_fusion_directions_in_which_nobody_differs() -> None:
+    """Beyond a block's rank directions are the solver's choice, and scaled to a deviation of 1 they would be its rounding, blown up."""
+    plane = (RNG.standard_normal((300, 2)) @ RNG.standard_normal((2, 12))).astype(np.float32)
+    for scale in ("unit", "standard", "quantile", "none"):
+        fused = Fusion({"a": BlockFusion(reduce=6, scale=scale)}).fit([block("a", plane)]).apply([block("a", plane)])
+        assert fused.dim == np.linalg.matrix_rank(plane, tol=1e-4) == 2
+
+
+def test_fusion_sign_of_components_whose_loadings_are_alike() -> None:
+    """Which of two opposite columns is larger is rounding's to say, and another number of threads would turn the component round."""
+    line = RNG.standard_normal(300)
+    signs = []
+    for tilt in (-1e-7, 1e-7):
+        opposite = np.stack([line * (1 + tilt), -line], 1).astype(np.float32)
+        fused = Fusion({"a": BlockFusion(reduce=1, scale="none")}).fit([block("a", opposite)]).apply([block("a", opposite)])
+        signs.append(np.sign(fused.matrix[:, 0]))
+    np.testing.assert_array_equal(*signs)
+
+
+def test_fusion_columns_that_are_constant_but_for_rounding() -> None:
+    """The rounding of a constant would be its deviation, and whoever differs later be a billion deviations off."""
+    near = np.column_stack([np.full(300, 0.1), 1000 + 1e-4 * (np.arange(300) % 2), np.arange(300)]).astype(np.float32)
+    fusion = Fusion({"a": BlockFusion(scale="standard")}).fit([block("a", near)])
+    assert np.abs(fusion.apply([block("a", near)]).matrix[:, :2]).max() < 1e-3
+    later = fusion.apply([block("a", near + np.float32(5))]).matrix
+    np.testing.assert_allclose(later[:, :2], 5, atol=1e-3)
+
+
+def test_fusion_numbers_beyond_float32_are_the_largest() -> None:
+    """A user a million million deviations from everybody at fit would be infinite."""
+    fusion = Fusion({"a": BlockFusion(scale="standard")}).fit([block("a", WIDE * np.float32(1e-30))])
+    far = fusion.apply([block("a", np.where(USERS[:, None] == 5, np.float32(3e38), WIDE * np.float32(1e-30)))])
+    assert (np.abs(far.matrix[4]) == np.finfo(np.float32).max).all() and np.abs(far.matrix[5:]).max() < 10
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-12, 1.0, 1e12, 1e37])
+@pytest.mark.parametrize("reduce", [None, 3])
+def test_fusion_does_not_depend_on_the_unit(size: float, reduce: int | None) -> None:
+    """Vectors that are all tiny, or all huge, would lose their length, their ranks or their deviation to a constant in the formula."""
+    exact = WIDE.astype(np.float16).astype(np.float32)  # few digits, so that even numbers near float32's end hold them
+    sized = exact * np.float32(2.0 ** np.round(np.log2(size)))
+    if size < 1e-38:
+        sized = np.round(exact * 50).astype(np.float32) * np.float32(2.0**-149)
+        exact = np.round(exact * 50).astype(np.float32)
+    sized[3] = exact[3] = 0
+    for scale in ("unit", "standard", "quantile"):
+        plain, other = (
+            Fusion({"a": BlockFusion(reduce=reduce, scale=scale)}).fit([block("a", one)]).apply([block("a", one)]).matrix
+            for one in (exact, sized)
+        )
+        np.testing.assert_allclose(other, plain, atol=2e-5)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import habitus
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.errors import HabitusError, InputError, LogError, OutputExistsError, ProfilesError, RecipeError
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
@@ -106,7 +106,7 @@ def test_run_leaves_what_design_lists(finished: tuple[Path, Any]) -> None:
         "end": "2024-04-30T00:00:00Z",
     }
     assert facts["users"] == 240
-    assert facts["rows"]["buy"]["rows"] == facts["rows"]["buy"]["kept"] == 9600
+    assert facts["ledger"]["tables"]["buy"]["read"] == facts["ledger"]["tables"]["buy"]["kept"] == 9600
     profiles = Profiles.open(out / "profiles")
     assert list(profiles.blocks) == ["gru", "statistics"]
     assert profiles.until == profiles.model_until == int(np.datetime64("2024-04-02", "us").astype(np.int64))
@@ -129,7 +129,7 @@ def test_encode_to_disk_in_pieces_gives_what_memory_would_hold(
 ) -> None:
     """A large log's profiles would lack users, or come in another order, or be counted piece by piece."""
     base, _ = finished
-    monkeypatch.setattr("habitus.model._PIECE_USERS", 7)
+    monkeypatch.setattr("habitus.model.PIECE_USERS", 7)
     model, users = habitus.Model.open(base / "out" / "model"), Options(users=np.append(np.arange(11, 600, 11), [7_000_001, 7_000_002]))
     whole = habitus.encode(model, base / "log", until="2024-04-02", options=users)
     stored = encode_to(model, base / "log", tmp_path / "profiles", until="2024-04-02", options=users)
@@ -234,7 +234,7 @@ def test_run_bad_rows_stop_or_are_counted(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"1 of 2,402 rows have no user.*1 of 2,402 rows have no time"):
         run(small, described(dirty), window="14d")
     result = run(small, described(dirty), window="14d", options=Options(bad_rows="skip", rejected=tmp_path / "bad.parquet"))
-    assert result.facts["rows"]["buy"]["refused"] == 2
+    assert result.facts["ledger"]["tables"]["buy"]["refused"] == 2
     assert pl.read_parquet(tmp_path / "bad.parquet")["row"].to_list() == [2401, 2402]
     assert result.profiles.matrix.tobytes() == run(small, described(frames), window="14d").profiles.matrix.tobytes()
 
@@ -247,7 +247,7 @@ def test_run_refuses_what_it_cannot_do_before_it_trains() -> None:
             Recipe.from_toml(RECIPE.replace('"*"', '"colour"'), source="r"),
             {},
             RecipeError,
-            "no field 'colour'; it has event_type, sku, category",
+            "no field 'colour'; there are event_type, sku, category",
         ),
         (recipe(), {"window": "900d"}, LogError, "no event before the cut-off"),
         (recipe(), {"window": "14"}, RecipeError, "no whole number of days"),
@@ -308,7 +308,7 @@ def test_run_left_behind_debris_is_cleared(tmp_path: Path) -> None:
 
 
 def test_run_resume_that_fails_leaves_no_model(tmp_path: Path) -> None:
-    """Old encoders under a new vocabulary are no model, and must not open as one."""
+    """Old encoders under a new vocabulary are no model, and must not open as one; the finished run's own is one until then."""
     frames = shop(60)
     small = replace(recipe(), members=recipe().members[1:])
     run(small, on_disk(tmp_path / "log", frames), tmp_path / "out", window="14d")
@@ -331,7 +331,8 @@ def test_run_resume_that_fails_leaves_no_model(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         run(small, habitus.open_log(tmp_path / "log"), tmp_path / "out", window="14d", resume=True, options=Options(progress=Killer()))
     with pytest.raises(HabitusError, match="no complete model"):
-        habitus.Model.open(tmp_path / "out" / "model")
+        habitus.Model.open(folders.beside(tmp_path / "out", folders.NEW) / "model")
+    habitus.Model.open(tmp_path / "out" / "model")
     again = run(small, habitus.open_log(tmp_path / "log"), tmp_path / "out", window="14d", resume=True)
     straight = run(small, habitus.open_log(tmp_path / "log"), window="14d")
     assert again.profiles.matrix.tobytes() == straight.profiles.matrix.tobytes()
@@ -348,12 +349,12 @@ def test_overwrite_replaces_its_own_kind_only(tmp_path: Path) -> None:
 
 def test_run_counts_what_max_length_leaves_out(tmp_path: Path) -> None:
     """Long histories are cut; how much of them is counted, or people think that all of it was read."""
-    facts = run(recipe(), described(shop(60)), window="14d").facts
-    events, old = facts["events_left_out"]["gru"]
+    blocks = run(recipe(), described(shop(60)), window="14d").facts["ledger"]["blocks"]
     frames = shop(60)["buy"].filter(pl.col("at") < pl.datetime(2024, 4, 2))
     lengths = frames.group_by("user").len()["len"]
-    assert (events, old) == (len(frames), int((lengths - 14).clip(0).sum()))
-    assert facts["events_left_out"]["statistics"] == [len(frames), 0]
+    old, known = int((lengths - 14).clip(0).sum()), len(lengths)
+    assert blocks["gru"] == {"known": known, "events": len(frames), "read": len(frames) - old, "beyond": old, "of_no_use": 0}
+    assert blocks["statistics"] == {"known": known, "events": len(frames), "read": len(frames), "beyond": 0, "of_no_use": 0}
 
 
 def test_run_events_without_fields(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ def made(strings: bool = False, **change: Any) -> Profiles:
         ({"blocks": {"a": (0, 3), "b": (3, 4)}}, "do not tile"),
         ({"blocks": {"a": (0, 3), "b": (2, 5)}}, "do not tile"),
         ({"blocks": {}, "known": np.ones((5, 0), bool)}, "do not tile"),
-        ({"matrix": np.array([[0, 0, 0, 0, np.inf]] * 5, np.float32)}, "5 users are not finite, user -3"),
+        (
+            {"matrix": np.array([[0, 0, 0, 0, np.inf]] * 5, np.float32)},
+            r"not finite in column 1 \(five\) of block 'b', of 5 of 5 users, -3 among them \(inf\)",
+        ),
     ],
 )
 def test_profiles_refuse(change: dict[str, Any], message: str) -> None:
@@ -163,7 +167,7 @@ def test_open_damaged(tmp_path: Path) -> None:
     manifest = tmp_path / "p" / "manifest.json"
     text = manifest.read_text()
     manifest.write_text(text.replace('"b": [', '"c": 3, "b": ['))
-    with pytest.raises(ArtefactError, match="do not fit together"):
+    with pytest.raises(ArtefactError, match=r"manifest\.json: blocks\.c: .* received '3'"):
         Profiles.open(tmp_path / "p")
     manifest.write_text(text)
     table = tmp_path / "p" / "profiles.parquet"
@@ -186,7 +190,7 @@ def test_open_times_that_are_none(tmp_path: Path, forged: dict[str, Any]) -> Non
     manifest = tmp_path / "p" / "manifest.json"
     stated = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**stated, **forged}))
-    with pytest.raises(ArtefactError, match="do not fit together"):
+    with pytest.raises(ArtefactError, match=r"(until|facts).*: Input should be .*damaged"):
         Profiles.open(tmp_path / "p")
     manifest.write_text(json.dumps({**stated, "until": 5, "model_until": None, "facts": {"blocks": {"b": {"until": 5}}}}))
     assert Profiles.open(tmp_path / "p").until == 5
@@ -226,8 +230,35 @@ def test_profiles_in_pieces_are_counted_together(tmp_path: Path) -> None:
         Profiles(whole.users[rows], whole.matrix[rows], whole.blocks, whole.known[rows], 12, 7, whole.features, whole.facts)
         for rows in (slice(0, 2), slice(2, 5))
     ]
-    stored = save_pieces(tmp_path / "p", halves, more={"log": "shop"})
+    stored = save_pieces(tmp_path / "p", halves, more=lambda stored: {"log": "shop", "of": len(stored)})
     found = Profiles.open(tmp_path / "p")
     assert found.users.tolist() == whole.users.tolist() and np.array_equal(found.matrix, whole.matrix)
     assert found.facts["blocks"]["a"] == {"events": 14, "until": 12} and found.facts["log"] == "shop" and found.facts["seed"] == 1
-    assert (stored.users, stored.unknown) == (5, 1) and stored.facts == found.facts
+    assert found.facts["of"] == 5
+    assert (stored.users, stored.unknown, stored.known) == (
+        5,
+        1,
+        dict(zip("ab", whole.known.sum(0).tolist(), strict=True)),
+    ) and stored.facts == found.facts
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-25, 1.0, 1e25, 1e38])
+def test_nearest_of_tiny_and_huge_vectors(size: float) -> None:
+    """The square of a large number would be infinite in float32, that of a small one 0, and the nearest anybody."""
+    rng = np.random.default_rng(2)
+    matrix = (rng.integers(-3, 4, (20, 6)) * size).astype(np.float32)
+    matrix[4] = 0
+    profiles = Profiles.single("x", np.arange(20), matrix)
+    exact = [[Fraction(float(x)) for x in row] for row in matrix]
+
+    def cosine(one: list[Fraction], other: list[Fraction]) -> float:
+        product = sum(x * y for x, y in zip(one, other, strict=True))
+        squares = sum(x * x for x in one) * sum(x * x for x in other)
+        return float(product > 0) * float(product * product / squares) ** 0.5 if squares and product > 0 else (
+            -(float(product * product / squares) ** 0.5) if squares else 0.0)  # fmt: skip
+
+    for user in (0, 4, 7):
+        found = profiles.nearest(user, 19)
+        assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
+        for other, said in found:
+            assert said == pytest.approx(cosine(exact[user], exact[other]), abs=1e-9)

@@ -26,7 +26,7 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     exec(compile(code, "README.md", "exec"), {"purchases": purchases})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/judge.md", "docs/report.md", "docs/reproduce.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/judge.md", "docs/report.md", "docs/reproduce.md", "docs/trust.md", "docs/erasure.md"])
 def test_commands_written_exist(page: str) -> None:
     """Every `habitus …` line must be a command with these options; a page of commands that do not exist is worse than none."""
     from habitus.cli.app import app

@@ -105,7 +105,7 @@ def test_tables_of_labels_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     pl.DataFrame({"u": ["x"], "plan": ["a"]}).write_parquet(tmp_path / "t.parquet")
     for path, user, column, message in (
         ("gone.parquet", None, "plan", "gone.parquet"),
-        ("t.parquet", "client", "plan", "no column 'client'; its columns are u, plan"),
+        ("t.parquet", "client", "plan", "no column 'client'; there are u, plan"),
         ("t.parquet", None, "age", "no column 'age'"),
         ("t.parquet", None, "plan", "t.parquet"),  # its ids are no numbers, and the log's are
     ):
@@ -169,7 +169,7 @@ def test_ids_and_labels_that_say_nothing_are_refused(tmp_path: Path) -> None:
     for ids, label, message in (
         (one / 2, one, "holds fractions"), (one == 1, one, "is Boolean; whole numbers or text"),
         (pl.Series([date(2020, 1, 1)] * 2), one, "is Date; whole numbers or text"),
-        (pl.Series([2**64 - 1] * 2, dtype=pl.UInt64), one, "cannot be read"),
+        (pl.Series([2**64 - 1] * 2, dtype=pl.UInt64), one, "'18446744073709551615', and the log's ids are whole numbers of 64 bits"),
         (one, pl.Series([[1], [2]]), "column 'x' is List"), (one, pl.Series([timedelta(1)] * 2), "column 'x' is Duration"),
     ):  # fmt: skip
         with pytest.raises(LogError, match=message):

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from habitus import artefact
+from habitus import artefact, folders
+from habitus.beginning import targets_of
 from habitus.errors import InputError
 from habitus.finished import FinishedRun
 from habitus.judge.ablation import Ablation, ablate
@@ -15,7 +16,7 @@ from habitus.judge.probes import named_probe
 from habitus.judge.tasks import Task
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
-from habitus.pipeline import COUNTS, Options, counts_of, targets_of
+from habitus.pipeline import COUNTS, Options, counts_of
 from habitus.witness import witness_of
 
 
@@ -31,9 +32,19 @@ def ablate_run(
     Raises ArtefactError if `run` holds no finished run, InputError if it has a single block or its log is no longer there.
     """
     finished = FinishedRun.open(run)
+    with folders.holding(finished.folder):  # or what is found might be written down beside another run's scores
+        return _ablated(finished, log, tasks, own_tasks, probe, seeds, options)
+
+
+def _ablated(
+    finished: FinishedRun, log: EventLog | str | Path | None, tasks: Sequence[str] | None, own_tasks: Sequence[Task] | None, probe: Any,
+    seeds: Sequence[int] | None, options: Options,
+) -> Ablation:  # fmt: skip
     profiles = finished.profiles()
     if len(profiles.blocks) < 2:
-        raise InputError(f"{run}: its profiles have one block, {next(iter(profiles.blocks))}; at least two are needed to leave one out.")
+        raise InputError(
+            f"{finished.folder}: its profiles have one block, {next(iter(profiles.blocks))}; at least two are needed to leave one out."
+        )
     recipe = finished.recipe.judged_by(tasks=tasks, own_tasks=own_tasks, probe=probe, seeds=seeds)
     asked, model = recipe.tasks, named_probe(recipe.judge.probe)
     split, found_log, engine = finished.split, finished.log(log), engine_named(options.engine)

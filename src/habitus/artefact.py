@@ -1,39 +1,37 @@
 """Folders that are complete or nothing: data files, and a manifest written last.
 
 The only module that knows the names of files inside an artefact. It knows nothing of what the arrays mean. A folder is an
-artefact if and only if its `manifest.json` is there; files without one are debris, which the next writer clears away.
+artefact if and only if its `manifest.json` is there. It is written beside its place and takes it when it is complete (`folders`), so that
+what is overwritten stays whole until then; only a first run grows where it will stay, as does what can have nothing beside it.
 """
 
 import hashlib
 import json
-import mmap
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus.errors import ArtefactError, OutputExistsError
+from habitus import checked, folders
+from habitus.errors import ArtefactError, OutputExistsError, shown
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _MARK = ".incomplete"
-VOCABULARY, ENCODERS, FUSION = "vocabulary", "encoders", "fusion"  # inside MODEL
+VOCABULARY, ENCODERS, FUSION, TRAINED_ON = "vocabulary", "encoders", "fusion", "trained_on"  # inside MODEL
 MODEL, PROFILES, TIMELINES, WORK = "model", "profiles", "timelines", "work"  # inside RUN
 RUN_FACTS, SCORES = "run.json", "scores.json"  # inside RUN
 ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # inside RUN, made of a finished run
+FORGOTTEN = "forgotten.json"  # inside RUN: users were removed from it, so that nothing of its training can be taken up
+RUN_NAMES = (RUN_FACTS, SCORES, ABLATION, CUTOFFS, REPORT, FORGOTTEN)  # the files of a RUN
+_SAID_OF_A_RUN = (RUN_FACTS, ABLATION, CUTOFFS, REPORT)  # what is said of a run's results goes with them
 
 Array = NDArray[Any]
-
-_DTYPES = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
-    "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
-}  # fmt: skip
-_MAX_HEADER = 64 << 20
 
 
 class ArtefactWriter:
@@ -54,9 +52,14 @@ class ArtefactWriter:
 
     def arrays(self, name: str, arrays: Mapping[str, Array]) -> None:
         """Write `arrays` as `name`.safetensors; arrays of strings are kept as UTF-8 bytes and offsets."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        save_file(_plain(arrays), self.path(f"{name}.safetensors"))
+        path = self.path(f"{name}.safetensors")
+        try:
+            save_file(_plain(arrays), path)
+        except SafetensorError as error:  # what the system refused, in its own words
+            raise OSError(f"{path}: {error}") from error
 
     def json(self, name: str, value: object) -> None:
         """Write `value` as `name`.json."""
@@ -84,51 +87,98 @@ class ArtefactReader:
         """The file `name`, which the manifest must list. Raises ArtefactError otherwise."""
         if name not in self.manifest["files"]:
             raise ArtefactError(f"{self.folder}: the manifest lists no file {name!r}; write the artefact again.")
-        return self.folder / name
+        return checked.inside(self.folder, name)
 
     def arrays(self, name: str) -> dict[str, Array]:
         """The arrays of `name`.safetensors, memory-mapped and read-only."""
-        return _strings_restored(_map_safetensors(self.path(f"{name}.safetensors")))
+        return checked.map_safetensors(self.path(f"{name}.safetensors"))
 
-    def json(self, name: str) -> Any:
-        """The value of `name`.json."""
-        return read_json(self.path(f"{name}.json"))
+    def json(self, name: str, shape: Any = Any) -> Any:
+        """The value of `name`.json, of this `shape` (see `checked.shaped`). Raises ArtefactError, with the place, if it is of another."""
+        path = self.path(f"{name}.json")
+        value = checked.json_of(path)
+        return value if shape is Any else checked.shaped(value, shape, path)
+
+    def said(self, shape: Any) -> Any:
+        """What the manifest says, of this `shape`. Raises ArtefactError, with the place, if it is of another."""
+        return checked.shaped(self.manifest, shape, self.folder / MANIFEST)
 
 
 @contextmanager
-def writing(folder: str | Path, kind: str, *, overwrite: bool = False, keep: tuple[str, ...] = ()) -> Iterator[ArtefactWriter]:
-    """Open `folder` for an artefact of `kind`, and complete it if the body ends without an error.
+def writing(folder: str | Path, kind: str, *, overwrite: bool = False) -> Iterator[ArtefactWriter]:
+    """Open an artefact of `kind`, which is in `folder` once the body has ended without an error; until then the old one is.
 
-    Debris (left by a writer that died, known by its mark) is cleared away, but for the entries named in `keep`. Raises
-    OutputExistsError if a complete artefact is there and `overwrite` is false, or if the folder holds anything not ours.
+    What a writer that died has left is cleared away; what one leaves that fails is removed at once. Raises OutputExistsError if a
+    complete artefact is there and `overwrite` is false, if the folder holds anything not ours, or is being written by another; StorageError
+    for what the file system refuses.
     """
     target = Path(folder)
-    check_folder(target, kind, overwrite=overwrite, keep=keep)
-    reopen(target)
-    clear(target, (*keep, _MARK))
-    writer = ArtefactWriter(target, kind)
-    yield writer
-    writer.complete()
-    (target / _MARK).unlink()
+    check_folder(target, kind, overwrite=overwrite)
+    with folders.holding(target):
+        check_folder(target, kind, overwrite=overwrite)  # somebody may have written it since
+        with folders.apart(target) if folders.can_be_replaced(target.resolve()) else _in_place(target) as place:
+            writer = ArtefactWriter(place, kind)
+            yield writer
+            writer.complete()
+            (place / _MARK).unlink(missing_ok=True)
 
 
-def check_folder(folder: str | Path, kind: str, *, overwrite: bool, keep: tuple[str, ...] = ()) -> None:
+@contextmanager
+def _in_place(folder: Path) -> Iterator[Path]:
+    """A folder that cannot be exchanged for another (a disk's own), which then holds nothing that is complete."""
+    reopen(folder)
+    clear(folder, keep=(_MARK,))
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            clear(folder, keep=(_MARK,))
+        raise
+
+
+def check_folder(folder: str | Path, kind: str, *, overwrite: bool) -> None:
     """Raises OutputExistsError if `writing` would refuse this folder; changes nothing. For work that should not start in vain."""
     target = Path(folder)
+    _check_name(target)
+    folders.restore(target)
     if is_complete(target):
         if not overwrite:
             raise OutputExistsError(f"{target} exists already; nothing was written. Name another folder, or allow overwriting.")
         there = read_json(target / MANIFEST)
         if not isinstance(there, dict) or there.get("kind") != kind:
             raise OutputExistsError(f"{target} holds no {kind} but other work of Habitus; nothing was touched. Name another folder.")
-    elif target.exists() and not (target / _MARK).exists():
-        if not target.is_dir():
-            raise OutputExistsError(f"{target} is a file; nothing was written. Name a folder that does not exist yet.")
-        if any(entry.name not in keep for entry in target.iterdir()):
-            raise OutputExistsError(f"{target} exists and is no unfinished work of Habitus; nothing was touched. Name another folder.")
+        _check_replaceable(target)
+    else:
+        _check_not_foreign(target)
     nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputExistsError(f"{target} cannot be written: {nearest} is no folder that may be written to. Name another folder.")
+
+
+def _check_name(target: Path) -> None:
+    """Raises OutputExistsError if no folder can have this name, or it is that of a link to nothing."""
+    try:
+        dangling = target.is_symlink() and not target.exists()
+    except OSError as error:
+        raise OutputExistsError(f"{shown(str(target))}: no folder can be written there ({error.strerror}). Name another folder.") from None
+    if dangling:
+        raise OutputExistsError(f"{target} is a link to {os.readlink(target)}, which is not there. Make it, or name another folder.")
+
+
+def _check_not_foreign(target: Path) -> None:
+    if target.exists() and not (target / _MARK).exists():
+        if not target.is_dir():
+            raise OutputExistsError(f"{target} is a file; nothing was written. Name a folder that does not exist yet.")
+        if any(not folders.is_lock(entry) for entry in target.iterdir()):
+            raise OutputExistsError(f"{target} exists and is no unfinished work of Habitus; nothing was touched. Name another folder.")
+
+
+def _check_replaceable(target: Path) -> None:
+    if not folders.can_be_replaced(target.resolve()):
+        raise OutputExistsError(
+            f"{target} cannot be replaced: the new one is written beside it, and it is a disk's own folder or lies in one that may not be "
+            "written to. Nothing was touched; name a folder within it, or another."
+        )
 
 
 def reopen(folder: Path) -> None:
@@ -136,6 +186,15 @@ def reopen(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
     (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def complete(folder: Path, kind: str, facts: Mapping[str, Any], *, parts: tuple[str, ...]) -> None:
+    """Make an artefact of a reopened folder whose `parts`, artefacts of their own, are in it; whatever else is there goes."""
+    clear(folder, keep=(*parts, _MARK))
+    writer = ArtefactWriter(folder, kind)
+    writer.facts = dict(facts)
+    writer.complete()
+    (folder / _MARK).unlink()
 
 
 def fingerprint(folder: Path) -> str:
@@ -148,104 +207,186 @@ def fingerprint(folder: Path) -> str:
 def opening(folder: str | Path, kind: str, *, verify: bool = True) -> ArtefactReader:
     """Open the complete artefact of `kind` in `folder`; `verify` compares every file with its checksum.
 
-    Raises ArtefactError if the folder is missing, incomplete, of another kind, from a newer format, or damaged.
+    Raises ArtefactError if the folder is missing, incomplete, of another kind, from a newer format, or damaged, or if a file in it is
+    none (a link, a folder, a pipe).
     """
     target = Path(folder)
+    folders.restore(target)
     if not target.is_dir():
         raise ArtefactError(f"{target}: there is no such folder; expected the {kind} that Habitus has written.")
     if not is_complete(target):
-        raise ArtefactError(f"{target}: no {MANIFEST}, so this is no complete {kind}; write it again.")
+        raise ArtefactError(f"{target}: no {MANIFEST}, so this is no complete {kind}; name another folder, or write it again.")
     manifest = read_json(target / MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ArtefactError(f"{target / MANIFEST}: not a manifest; write the {kind} again.")
     version = manifest.get("format")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
         raise ArtefactError(
             f"{target}: written in format {version!r}, and this version of Habitus reads up to {FORMAT_VERSION}; "
             "upgrade with `pip install -U habitus`."
         )
     if manifest.get("kind") != kind:
-        raise ArtefactError(f"{target}: holds a {manifest.get('kind')!r}, and a {kind!r} was asked for.")
+        raise ArtefactError(f"{target}: holds a {shown(manifest.get('kind'))}, and a {kind!r} was asked for; name such a folder.")
     for name, expected in manifest["files"].items():
         _check_file(target, name, expected, verify)
     return ArtefactReader(target, manifest)
 
 
+def restate(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Put these facts in place of those that the manifest of a complete artefact has; its files stay as they are."""
+    there = read_json(folder / MANIFEST)
+    write_json(folder / MANIFEST, {"format": there["format"], "kind": there["kind"], **facts, "files": there["files"]})
+
+
+def facts_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says beside what every manifest does."""
+    return {name: fact for name, fact in manifest.items() if name not in ("format", "kind", "files")}
+
+
+def kind_of(folder: Path) -> str:
+    """The kind of the complete artefact in `folder`, as its manifest states it. Raises ArtefactError if that is none."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("kind"), str):
+        raise ArtefactError(f"{folder / MANIFEST}: not a manifest of Habitus; remove it, or the folder, if it is none.")
+    return str(manifest["kind"])
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    parts = any((folder / name).is_dir() for name in (MODEL, PROFILES, TIMELINES, WORK))
+    return (folder / RUN_FACTS).is_file() or (is_unfinished(folder) and parts)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder is marked as being written, or left by a writer that died."""
+    return (folder / _MARK).is_file()
+
+
+def is_mark(file: Path) -> bool:
+    """Whether a file says of its folder that it is unfinished."""
+    return file.name == _MARK
+
+
+def remove(place: Path) -> None:
+    """Remove a file, or a folder with all that is in it; an artefact's manifest first, so that what is left is debris if this dies."""
+    if place.is_dir() and not place.is_symlink():
+        folders.remove(place / MANIFEST)
+    folders.remove(place)
+
+
 def is_complete(folder: str | Path) -> bool:
     """Whether `folder` holds a complete artefact: whether its manifest is there."""
-    return (Path(folder) / MANIFEST).is_file()
+    return checked.regular(Path(folder) / MANIFEST)
 
 
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """Raises OutputExistsError if a run may not be written to `folder`: a finished run is there and is neither to be resumed nor
-    overwritten, or it holds anything that is not ours. Changes nothing."""
+    overwritten, or users were forgotten there and it is to be resumed, or it holds anything that is not ours. Changes nothing."""
+    _check_name(folder)
+    folders.restore(folder)
+    if resume and (folder / FORGOTTEN).is_file():
+        raise OutputExistsError(
+            f"{folder}: users were forgotten there, so it cannot be resumed: what would be learned anew comes from the log. Delete them "
+            "from the log, too, and make the run from the start: --overwrite, or remove the folder."
+        )
     if (folder / RUN_FACTS).is_file():
         if not (resume or overwrite):
             raise OutputExistsError(
                 f"{folder} holds a finished run already; nothing was written. Name another folder, or pass --resume or --overwrite."
             )
+        _check_replaceable(folder)
     else:
         check_folder(folder, "run", overwrite=False)
 
 
-def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Open `folder` for a run. What an unfinished or finished run left is kept with `resume` and cleared away otherwise.
+def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Open `folder`, which must be held, for a run; returns where to write it until `finish_run`.
 
-    Raises OutputExistsError as `check_run_folder` does.
+    That is `folder` itself where no finished run is there. Else it is a folder beside it, and the finished run stays as it is until
+    the new one is; with `resume` it starts from what an interrupted one has left there, or from the finished run's files (linked, so that
+    they take no room twice). What an unfinished run left is kept with `resume` and cleared away otherwise. Raises OutputExistsError as
+    `check_run_folder` does.
     """
     check_run_folder(folder, resume=resume, overwrite=overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).touch()  # before the facts go: from here on what is left is debris, should this process die
-    for name in (RUN_FACTS, ABLATION, CUTOFFS, REPORT):  # what is said of the run's results goes with them
-        (folder / name).unlink(missing_ok=True)
+    new = folders.beside(folder.resolve(), folders.NEW)
+    if not (folder / RUN_FACTS).is_file():
+        folders.remove(new)
+        place = folder
+    elif not resume or not (new / _MARK).exists():
+        place = _started(folder, new, empty=not resume)
+    else:
+        place = new
+    place.mkdir(parents=True, exist_ok=True)
+    (place / _MARK).touch()  # before the facts go: from here on what is left is debris, should this process die
+    for name in _SAID_OF_A_RUN:
+        (place / name).unlink(missing_ok=True)
     if not resume:
-        clear(folder, keep=(_MARK,))
+        clear(place, keep=(_MARK,))
+    return place
 
 
-def finish_run(folder: Path, facts: object) -> None:
-    """Write the run's facts, which completes it."""
-    write_json(folder / RUN_FACTS, facts)
+def finish_run(folder: Path, place: Path, facts: object) -> None:
+    """Write the run's facts, which completes it, and have it take its place if it was written beside that."""
+    write_json(place / RUN_FACTS, facts)
+    if place != folder:
+        folders.take_place(place, folder.resolve())
     (folder / _MARK).unlink(missing_ok=True)
 
 
+def _started(folder: Path, new: Path, *, empty: bool) -> Path:
+    """A folder to write a run in, with the mark that lets it be resumed, and with the files of the run in `folder` unless `empty`."""
+    (folder / _MARK).unlink(missing_ok=True)  # left by who was killed between a run's completion and this
+    folders.remove(new)
+    if empty:
+        return new
+    part = folders.beside(folder.resolve(), folders.AREA)
+    folders.remove(part)
+    shutil.copytree(folder, part, symlinks=True, copy_function=_link, ignore=lambda at, names: _SAID_OF_A_RUN if Path(at) == folder else ())
+    (part / _MARK).touch()
+    part.rename(new)
+    return new
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file, or a copy where the disk knows no such thing. Nothing of ours changes a file that is there."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def clear(folder: Path, keep: tuple[str, ...] = ()) -> None:
-    """Remove all that is in `folder`, which must be ours, but for the entries named in `keep`."""
+    """Remove all that is in `folder`, which must be ours, but for the entries named in `keep`, and who holds it."""
     for entry in folder.iterdir():
-        if entry.name not in keep:
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if entry.name not in keep and not folders.is_lock(entry):
+            folders.remove(entry)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON through a temporary file, flushed, so that `path` is either old or new."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
+    with folders.replacing(path, ours=True) as part, part.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:
-    """The value kept in a JSON file. Raises ArtefactError if the file is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror}).") from None
-    except ValueError as error:
-        raise ArtefactError(f"{path}: not JSON ({error}); the file is damaged.") from None
+    """The value kept in a JSON file. Raises ArtefactError if there is no such file, or it is none that `write_json` may have written."""
+    return checked.json_of(path)
 
 
 def _check_file(folder: Path, name: str, expected: Any, verify: bool) -> None:
-    target = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or target.is_symlink():
-        raise ArtefactError(f"{folder}: the manifest names {name!r}, which leads outside the folder.")
-    if not isinstance(expected, dict) or not target.is_file() or target.stat().st_size != expected.get("bytes"):
+    target = checked.inside(folder, name)
+    if not isinstance(expected, dict) or not checked.regular(target) or target.stat().st_size != expected.get("bytes"):
         raise ArtefactError(f"{target}: missing, or not of the size that the manifest states; the artefact is damaged.")
-    if verify:
+    if not verify:
+        return
+    try:
         with target.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected.get("sha256"):
-                raise ArtefactError(f"{target}: its checksum differs from the manifest's; the file is damaged.")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtefactError(f"{target}: cannot be read ({error.strerror}).") from None
+    if digest != expected.get("sha256"):
+        raise ArtefactError(f"{target}: its checksum differs from the manifest's; the file is damaged.")
 
 
 def _plain(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -258,34 +399,3 @@ def _plain(arrays: Mapping[str, Array]) -> dict[str, Array]:
         else:
             plain[name] = np.asarray(array, order="C")
     return plain
-
-
-def _strings_restored(arrays: dict[str, Array]) -> dict[str, Array]:
-    for name in [name.removesuffix("/utf8") for name in arrays if name.endswith("/utf8")]:
-        data, ends = arrays.pop(f"{name}/utf8").tobytes(), arrays.pop(f"{name}/ends").tolist()
-        starts = [0, *ends][:-1]
-        arrays[name] = np.array([data[a:b].decode() for a, b in zip(starts, ends, strict=True)], dtype=str)
-    return arrays
-
-
-def _map_safetensors(path: Path) -> dict[str, Array]:
-    """The arrays of a safetensors file as views of its memory map. Raises ArtefactError if header and size disagree."""
-    try:
-        with path.open("rb") as file:
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        length = int.from_bytes(data[:8].tobytes(), "little")
-        if length > min(_MAX_HEADER, len(data) - 8):
-            raise ValueError("its header is longer than the file")
-        header = json.loads(data[8 : 8 + length].tobytes())
-        return {name: _view(data[8 + length :], entry) for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"{path}: not a sound safetensors file ({error}); the artefact is damaged.") from None
-
-
-def _view(body: Array, entry: Any) -> Array:
-    begin, end = entry["data_offsets"]
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    shape = tuple(int(size) for size in entry["shape"])
-    if not 0 <= begin <= end <= len(body) or int(np.prod(shape, dtype=object)) * dtype.itemsize != end - begin:
-        raise ValueError("an array's shape and extent disagree")
-    return body[begin:end].view(dtype).reshape(shape)

@@ -20,19 +20,19 @@ from habitus.errors import LogError
 from habitus.log.spark import Spark, errors, quiet
 from habitus.log.timelines import Timelines
 from habitus.model import Model
-from habitus.profiles import Profiles
+from habitus.profiles import BLOCK_COUNTS, Profiles
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
 Pieces = Sequence[tuple[int, int]]  # users from, and up to
 
 _SCHEMA = "piece bigint, said string"
-_PIECE_EVENTS = 1 << 22  # as many as `Encoder.encode` takes at once
+PIECE_EVENTS = 1 << 22  # as many as `Encoder.encode` takes at once
 
 
 def encode(
     model: Model, timelines: Path, engine: Spark, *, device: str = "auto", precision: str = "float32",
-    piece_events: int = _PIECE_EVENTS, progress: Progress = SILENT,
+    piece_events: int = PIECE_EVENTS, progress: Progress = SILENT,
 ) -> Profiles:  # fmt: skip
     """What `model.encode` gives for the timelines in this folder, to 1e-5, made by the executors of the engine's session.
 
@@ -88,7 +88,7 @@ def _gathered(lines: Timelines, pieces: Pieces, said: dict[int, str], folder: Pa
             whole[start:stop] = part
             file.unlink()
     for name, block in first["facts"]["blocks"].items():
-        block |= {what: sum(one["facts"]["blocks"][name][what] for one in facts) for what in ("events", "events_left_out")}
+        block |= {what: sum(one["facts"]["blocks"][name][what] for one in facts) for what in BLOCK_COUNTS if what in block}
     return Profiles(
         lines.users, matrix, blocks, known, until=first["until"], model_until=first["model_until"], features=tuple(first["features"]),
         facts=first["facts"],

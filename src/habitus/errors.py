@@ -1,6 +1,8 @@
 """Everything Habitus raises on purpose, and checks of settings that raise it. A message is one paragraph: what, where, what was
 received, what to do."""
 
+from datetime import date
+
 
 class HabitusError(Exception):
     """Base of all errors that Habitus raises on purpose; `exit_status` is what the command line ends with."""
@@ -31,19 +33,42 @@ class ArtefactError(InputError):
 
 
 class OutputExistsError(InputError):
-    """The folder to be written exists already; nothing was touched."""
+    """The folder to be written exists already, or somebody else is writing it at this moment; nothing was touched."""
+
+
+class StorageError(HabitusError):
+    """The file system refused: no room left, a folder that may not be written to, a file that went while work went on."""
 
 
 class ProfilesError(InputError):
     """Profiles cannot be put together, looked up or judged as asked."""
 
 
+class NotFiniteError(ProfilesError):
+    """Vectors hold NaN or infinity; the message has the block, the columns, how many users and one of them."""
+
+    exit_status = 1
+
+
 class MissingExtraError(InputError):
     """An optional dependency is not installed; the message has the `pip install` line."""
 
 
+class LedgerError(HabitusError):
+    """Counts that must agree do not: rows, users or events were lost or made on the way, or the log changed meanwhile."""
+
+
 class TrainingError(HabitusError):
     """Learning went wrong: the loss is not finite, or there is nothing to learn from."""
+
+
+LARGEST_SEED = 2**32 - 1  # that every library takes
+
+
+def shown(value: object, most: int = 120) -> str:
+    """A value that was received, as a message shows it: cut where it would drown the rest."""
+    text = str(value) if isinstance(value, date) else repr(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def is_whole(value: object) -> bool:
@@ -54,7 +79,7 @@ def is_whole(value: object) -> bool:
 def require(holds: bool, name: str, rule: str, received: object) -> None:
     """Raises RecipeError, naming the setting, the rule and what was received, unless the rule `holds`."""
     if not holds:
-        raise RecipeError(f"{name}: must be {rule}, and {received!r} was given; change it in the recipe.")
+        raise RecipeError(f"{name}: must be {rule}, and {shown(received)} was given; change it in the recipe.")
 
 
 def require_one(received: str, name: str, known: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from habitus.log.description import EventLog
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.recipe import Member, Recipe
+from habitus.toml import there_are
 
 MAY_LACK = "?"  # ends a name in a recipe that a log may lack
 
@@ -51,9 +52,9 @@ def fed_by_events(
     out = dict(left_out)
     for member in members:
         kind = encoder_class(member.kind)
-        absent = [name for name in kind.event_types_named(member.settings) if name not in timelines.event_types]
-        missing = {**empty, **{name: f"there is no event {name} before the cut-off" for name in absent}}
-        _sort_out(member, *kind.fed_by(member.settings, kinds, missing), _dropped(member, missing), kept, out)
+        named = kind.event_types_named(member.settings)
+        absent = {name: f"there is no event {name} before the cut-off" for name in named if name not in timelines.event_types}
+        _sort_out(member, *kind.fed_by(member.settings, kinds, empty, absent), _dropped(member, empty, absent), kept, out)
     if not kept:
         raise RecipeError(nothing_fed(recipe, out))
     return kept, out
@@ -76,25 +77,28 @@ def _sort_out(
 def _fed(member: Member, log: EventLog, where: str) -> tuple[Any | None, str, dict[str, str]]:
     """The member's settings with the log's own names, less what it lacks, or None and the reason; and what it lacks."""
     kind = encoder_class(member.kind)
-    roles, missing = _roles(log)
+    roles, unnamed = _roles(log)
+    missing = {"field": dict(unnamed), "event type": dict(unnamed)}  # apart: an event type may be called like a field
     known = {"field": [EVENT_TYPE, *log.field_names, *TIME_FIELDS], "event type": list(log.events)}
     named = {"field": kind.fields_named(member.settings), "event type": kind.event_types_named(member.settings)}
     real = {name: roles.get(bare := name.removesuffix(MAY_LACK), bare) for names in named.values() for name in names}
-    unknown = [(what, name) for what, names in named.items() for name in names if real[name] not in (*known[what], *missing)]
+    unknown = [(what, name) for what, names in named.items() for name in names if real[name] not in (*known[what], *missing[what])]
     for what, name in unknown:
-        missing[real[name]] = f"the log has no {what} {real[name]!r}"
+        missing[what][real[name]] = f"the log has no {what} {real[name]!r}"
         if not name.endswith(MAY_LACK):
-            raise RecipeError(f"{where}: {missing[real[name]]}; it has {', '.join(known[what])}.")
+            raise RecipeError(f"{where}: {missing[what][real[name]]}; {there_are(real[name], known[what])}.")
     own = replace(member, settings=kind.renamed(member.settings, real))
     kinds = {name: log.spec(name).kind for name in log.field_names}
-    return *kind.fed_by(own.settings, kinds, missing), _dropped(own, missing)
+    lacks = missing["field"], missing["event type"]
+    return *kind.fed_by(own.settings, kinds, *lacks), _dropped(own, *lacks)
 
 
-def _dropped(member: Member, missing: Mapping[str, str]) -> dict[str, str]:
+def _dropped(member: Member, missing: Mapping[str, str], absent: Mapping[str, str]) -> dict[str, str]:
     """What the member names and does not get, with the reason."""
     kind = encoder_class(member.kind)
-    named = (*kind.fields_named(member.settings), *kind.event_types_named(member.settings))
-    return {name: missing[name] for name in named if name in missing}
+    fields, events = kind.fields_named(member.settings), kind.event_types_named(member.settings)
+    gone = [(name, missing) for name in fields if name in missing] + [(name, absent) for name in events if name in absent]
+    return {name: why[name] for name, why in gone}
 
 
 def _roles(log: EventLog) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,7 +1,7 @@
 """A finished run, as its folder tells it: how it was made, where it was cut, what it was judged by. Only reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, checked, folders
 from habitus.errors import ArtefactError, InputError, LogError
 from habitus.judge.targets import DAY, Split
+from habitus.ledger import Ledger
 from habitus.log.counting import Counter
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine
@@ -23,7 +24,7 @@ from habitus.recipe import Recipe
 
 Array = NDArray[Any]
 
-_NEEDED = ("recipe", "split", "log", "engine", "seed", "seconds", "users", "rows", "events")
+_NEEDED = ("recipe", "split", "log", "engine", "seed", "seconds", "users", "ledger", "events")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class FinishedRun:
     def open(cls, folder: str | Path) -> Self:
         """Raises ArtefactError if there is no such folder, the run is not finished, or it does not say how it was made."""
         place = Path(folder)
+        folders.restore(place)
         if not place.is_dir():
             raise ArtefactError(f"{place}: there is no such folder; expected a run, written by `habitus run` or `habitus demo`.")
         if not (place / artefact.RUN_FACTS).is_file():
@@ -54,9 +56,9 @@ class FinishedRun:
             )
         if lacking:
             raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run, {lacking[0]!r} is missing; run it again.")
-        for key, kind in (("log", str), ("recipe", dict)):
-            if not isinstance(facts[key], kind):
-                raise ArtefactError(f"{place / artefact.RUN_FACTS}: not the facts of a run, its {key} is {facts[key]!r}; run it again.")
+        users = checked.shaped(facts, _Said, place / artefact.RUN_FACTS).ledger.users
+        counted = None not in (users.out, users.known, users.unknown)
+        checked.require(counted, place / artefact.RUN_FACTS, "its ledger ends with the profiles")
         return cls(place, facts)
 
     @cached_property
@@ -93,8 +95,49 @@ class FinishedRun:
 
     def timelines(self) -> Timelines:
         """What the run was fitted on, and its profiles made from. Raises ArtefactError if they are damaged."""
-        return Timelines.open(self.folder / artefact.TIMELINES)
+        return Timelines.open(checked.inside(self.folder, artefact.TIMELINES))
+
+    def model(self) -> Path:
+        """The folder of the run's model. Raises ArtefactError if it is a link."""
+        return checked.inside(self.folder, artefact.MODEL)
 
     def profiles(self) -> Profiles:
         """The run's profiles. Raises ArtefactError if they are damaged."""
-        return Profiles.open(self.folder / artefact.PROFILES)
+        return Profiles.open(checked.inside(self.folder, artefact.PROFILES))
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One set of profiles less another."""
+
+    profiles: str
+    against: str
+    task: str
+    scored_on: str
+    metric: str
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What run.json says and others build upon; more may be there."""
+
+    recipe: checked.Facts
+    split: checked.Facts
+    log: str
+    engine: str
+    seed: int
+    seconds: dict[str, float]
+    users: checked.Count
+    events: checked.Many
+    ledger: Ledger
+    known: checked.Count = 0
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+    comparisons: tuple[_Comparison, ...] = ()
+    members_lack: dict[str, dict[str, str]] = field(default_factory=dict)
+    members_left_out: dict[str, str] = field(default_factory=dict)
+    tasks_left_out: dict[str, str] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    peak_memory_mb: float | None = None

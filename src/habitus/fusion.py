@@ -11,13 +11,16 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import ArtefactError, ProfilesError
+from habitus import artefact, checked
+from habitus.errors import ProfilesError
 from habitus.profiles import Profiles
 
 Array = NDArray[Any]
 KIND = "fusion"
 _QUANTILES = 1000
+_ROUNDING = 1e-6  # of a size: what is smaller may be the rounding of float32, and is not blown up to a size of its own
+_LIMIT = float(np.finfo(np.float32).max)
+_ALIKE = 0.999  # loadings within this share of the largest are too alike for rounding to choose between them
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,11 @@ class BlockFusion:
     """What becomes of one block on its way into the profile."""
 
     reduce: int | float | None = None
-    """Principal components to keep: a whole number (at most the block's columns, and one less than the users), or a share of the
-    variance between 0 and 1, for as few as hold it; none: every column stays."""
+    """Principal components to keep: a whole number (at most the directions in which the users differ), or a share of the variance
+    between 0 and 1, for as few as hold it; none: every column stays."""
     scale: Literal["unit", "standard", "quantile", "none"] = "unit"
-    """unit: rows of length 1; standard: columns of mean 0 and deviation 1; quantile: columns to uniform ranks in 0 … 1."""
+    """unit: rows of length 1 (of zeros: as they are); standard: columns of mean 0 and deviation 1 (constant ones: of 0 alone, the
+    same at fit, and by how much they differ later); quantile: columns to uniform ranks in 0 … 1."""
     unknown: Literal["mean", "zero"] = "mean"
     """What stands in for users of whom the block knows nothing: the mean of the known users' rows, or zeros."""
     known: bool = False
@@ -64,7 +68,10 @@ class Fusion:
         return self
 
     def apply(self, profiles: Sequence[Profiles]) -> Profiles:
-        """One profile of all blocks, in this fusion's order. Raises ProfilesError if blocks or their users do not match."""
+        """One profile of all blocks, in this fusion's order. Raises ProfilesError if blocks or their users do not match.
+
+        A number beyond float32, of a user unlike any at fit, becomes the largest there is.
+        """
         matched = self._matched(profiles)
         if not self._fitted:
             raise ProfilesError("fusion: not fitted yet; call fit first.")
@@ -95,15 +102,15 @@ class Fusion:
     def open(cls, folder: str | Path) -> Self:
         """Read a fusion that `save` wrote. Raises ArtefactError if it is damaged."""
         reader = artefact.opening(folder, KIND)
-        try:
-            fusion = cls({name: BlockFusion(**block) for name, block in reader.json("blocks").items()})
-            fusion._fitted = {name: {} for name in fusion.blocks}
-            for key, array in reader.arrays("state").items():
-                name, part = key.rsplit("/", 1)
-                fusion._fitted[name][part] = array
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtefactError(f"{folder}: no sound fusion ({error!r}).") from None
+        fusion = cls(reader.json("blocks", dict[str, BlockFusion]))
+        arrays = reader.arrays("state")
+        for name, block in fusion.blocks.items():
+            fusion._fitted[name] = _restored(name, block, arrays, folder)
         return fusion
+
+    def widths(self) -> dict[str, int]:
+        """How many columns each block must have, by its name; once fitted."""
+        return {name: _expected(state) for name, state in self._fitted.items()}
 
     def _matched(self, profiles: Sequence[Profiles]) -> dict[str, Profiles]:
         given = {name: block for block in profiles for name in block.blocks}
@@ -122,10 +129,21 @@ def _fit_reduction(rows: Array, reduce: int | float) -> dict[str, Array]:
         return {"center": rows[0], "components": np.eye(1, rows.shape[1])}
     most = min(rows.shape[1], len(rows) - 1)
     fitted = PCA(most if isinstance(reduce, float) else min(reduce, most), svd_solver="covariance_eigh").fit(rows)
-    kept = len(fitted.components_)
+    variance = fitted.explained_variance_
+    kept = int(np.count_nonzero(variance > _ROUNDING**2 * variance[0]))  # beyond the rank directions are the solver's choice
     if isinstance(reduce, float):
         kept = min(int(np.searchsorted(np.cumsum(fitted.explained_variance_ratio_), reduce)) + 1, kept)
-    return {"center": fitted.mean_, "components": fitted.components_[:kept]}
+    state = {"center": fitted.mean_, "components": _turned(fitted.components_[:kept])}
+    typical = np.sqrt(np.mean(_reduced(rows, state) ** 2) * kept) + np.linalg.norm(fitted.mean_)
+    return state | {"shortest": np.array(_ROUNDING * typical)}
+
+
+def _turned(components: Array) -> Array:
+    """The components, each of the sign that makes its largest loading positive; of loadings as large as that the first counts."""
+    size = np.abs(components)
+    first = (size >= _ALIKE * size.max(1, keepdims=True)).argmax(1)
+    turned: Array = components * np.sign(components[np.arange(len(components)), first])[:, None]
+    return turned
 
 
 def _fit_block(rows: Array, settings: BlockFusion) -> dict[str, Array]:
@@ -134,8 +152,9 @@ def _fit_block(rows: Array, settings: BlockFusion) -> dict[str, Array]:
         state |= _fit_reduction(rows, settings.reduce)
         rows = _reduced(rows, state)
     if settings.scale == "standard":
-        deviation = rows.std(0)
-        state |= {"mean": rows.mean(0), "deviation": np.where(deviation > 0, deviation, 1.0)}
+        mean, deviation = rows.mean(0), rows.std(0)
+        varies = (np.ptp(rows, axis=0) > 0) & (deviation > _ROUNDING * np.abs(mean))
+        state |= {"mean": mean, "deviation": np.where(varies, deviation, 1.0)}
     if settings.scale == "quantile":
         from sklearn.preprocessing import QuantileTransformer
 
@@ -145,14 +164,38 @@ def _fit_block(rows: Array, settings: BlockFusion) -> dict[str, Array]:
     return state
 
 
+def _restored(name: str, settings: BlockFusion, arrays: Mapping[str, Array], where: str | Path) -> dict[str, Array]:
+    """What `_fit_block` gave for a block. Raises ArtefactError unless its arrays fit together, and to its settings."""
+    state: dict[str, Array] = {}
+
+    def take(part: str, *shape: int | None, least: float | None = None) -> Array:
+        state[part] = checked.array(arrays, f"{name}/{part}", where, "f", shape, least=least)
+        return state[part]
+
+    width = len(take("stand_in", None))
+    if settings.reduce is not None:
+        take("center", take("components", width, None).shape[1])
+    if settings.scale == "standard":
+        take("mean", width)
+        take("deviation", width, least=float(np.finfo(np.float64).tiny))
+    if settings.scale == "quantile":
+        for grid in (take("ranks", None), take("quantiles", len(state["ranks"]), width)):
+            checked.require(len(grid) and (np.diff(grid, axis=0) >= 0).all(), where, f"the quantiles of {name!r} ascend")
+    return state
+
+
+def _expected(state: Mapping[str, Array]) -> int:
+    return state["components"].shape[1] if "components" in state else len(state["stand_in"])
+
+
 def _apply_block(block: Profiles, settings: BlockFusion, state: Mapping[str, Array]) -> Array:
-    expected = state["components"].shape[1] if "components" in state else len(state["stand_in"])
+    expected = _expected(state)
     if block.dim != expected:
         raise ProfilesError(f"fusion: the block {next(iter(block.blocks))!r} has {block.dim} columns, and was fitted with {expected}.")
     known = block.known[:, 0]
     out = np.empty((len(block), len(state["stand_in"])), np.float32)
-    out[known] = _scaled(_reduced(block.matrix[known].astype(np.float64), state), settings, state)
-    out[~known] = state["stand_in"]
+    out[known] = np.clip(_scaled(_reduced(block.matrix[known].astype(np.float64), state), settings, state), -_LIMIT, _LIMIT)
+    out[~known] = np.clip(state["stand_in"], -_LIMIT, _LIMIT)
     return np.column_stack([out, known.astype(np.float32)]) if settings.known else out
 
 
@@ -169,7 +212,9 @@ def _reduced(rows: Array, state: Mapping[str, Array]) -> Array:
 
 def _scaled(rows: Array, settings: BlockFusion, state: Mapping[str, Array]) -> Array:
     if settings.scale == "unit":
-        unit: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        shortest = state.get("shortest", 0.0)  # shorter, after the centre is taken away, are those of whom nothing but rounding is left
+        unit: Array = rows / np.where(length > shortest, length, max(float(shortest), 0.0) or 1.0)
         return unit
     if settings.scale == "standard":
         standard: Array = (rows - state["mean"]) / state["deviation"]
@@ -184,8 +229,9 @@ def _rank(column: Array, quantiles: Array, ranks: Array) -> Array:
     greatest are 0 and 1."""
     below = np.interp(column, quantiles, ranks)
     above = -np.interp(-column, -quantiles[::-1], -ranks[::-1])
-    middle = np.where(column >= quantiles[-1] - 1e-7, 1.0, (below + above) / 2)
-    return np.where(column <= quantiles[0] + 1e-7, 0.0, middle)
+    near = 1e-7 * min(1.0, float(np.abs(quantiles).max()))  # scikit-learn's 1e-7 would be all of a column of tiny numbers
+    middle = np.where(column >= quantiles[-1] - near, 1.0, (below + above) / 2)
+    return np.where(column <= quantiles[0] + near, 0.0, middle)
 
 
 def _features(block: Profiles, settings: BlockFusion, span: tuple[int, int]) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, checked, folders
 from habitus.encoders.base import Encoder, encoder_class
 from habitus.errors import ArtefactError, NothingToLearnError, RecipeError
 from habitus.feeding import fed_by_events, nothing_fed
@@ -32,18 +32,20 @@ from habitus.log.vocabulary import fit as fit_vocabulary
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Member, Recipe
+from habitus.trained_on import TrainedOn
 
 Array = NDArray[Any]
 KIND = "model"
 T = TypeVar("T")
 
-_PIECE_EVENTS, _PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors go to disk
+PIECE_EVENTS, PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors go to disk
 
 
 @dataclass
 class Model:
     """What `fit` learned from a log before a cut-off. `until`: that cut-off, microseconds UTC; `left_out`: members of the recipe
-    that the log could not feed, with the reason."""
+    that the log could not feed, with the reason. `trained_on`: salted hashes of the users it was fitted on, those held out to watch
+    the training and those whom a single encoder passed over included; None in a model of before there were any."""
 
     recipe: dict[str, Any]
     vocabulary: Vocabulary
@@ -53,6 +55,7 @@ class Model:
     left_out: dict[str, str] = field(default_factory=dict)
     shares: dict[str, Any] = field(default_factory=dict)  # other and absent values per field, as they were at fit
     facts: dict[str, Any] = field(default_factory=dict)
+    trained_on: TrainedOn | None = None
 
     def timelines(
         self, log: EventLog, *, until: int, engine: Engine, users: Array | None = None, folder: Path | None = None,
@@ -76,54 +79,57 @@ class Model:
     ) -> Iterator[Profiles]:  # fmt: skip
         """What `encode` gives, for some users after the others, so that memory does not grow with their number; one piece at least."""
         with progress.stage("encoding", timelines.n_events, "events") as advance:
-            for piece in list(timelines.pieces(_PIECE_EVENTS, _PIECE_USERS)) or [slice(0, 0)]:
+            for piece in list(timelines.pieces(PIECE_EVENTS, PIECE_USERS)) or [slice(0, 0)]:
                 part = timelines.at(piece)
                 yield self.encode(part, device=device, precision=precision)
                 advance(part.n_events)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the whole model as an artefact whose parts are artefacts of their own."""
-        target = Path(folder)
-        with artefact.writing(target, KIND, overwrite=overwrite) as writer:
-            self.vocabulary.save(target / artefact.VOCABULARY)
+        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
+            self.vocabulary.save(writer.folder / artefact.VOCABULARY)
             for encoder in self.encoders:
-                encoder.save(target / artefact.ENCODERS / encoder.name)
-            self.fusion.save(target / artefact.FUSION)
-            writer.facts = self._manifest(target)
+                encoder.save(writer.folder / artefact.ENCODERS / encoder.name)
+            self.fusion.save(writer.folder / artefact.FUSION)
+            if self.trained_on is not None:
+                self.trained_on.save(writer.folder / artefact.TRAINED_ON)
+            writer.facts = self._manifest(writer.folder)
 
     def complete(self, folder: Path) -> None:
         """Make a model of a folder whose parts are written already, by `fit` with a folder."""
-        parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION)
-        with artefact.writing(folder, KIND, overwrite=True, keep=parts) as writer:
-            artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
-            writer.facts = self._manifest(folder)
+        artefact.clear(folder / artefact.ENCODERS, keep=tuple(encoder.name for encoder in self.encoders))
+        parts = (artefact.VOCABULARY, artefact.ENCODERS, artefact.FUSION, artefact.TRAINED_ON)
+        artefact.complete(folder, KIND, self._manifest(folder), parts=parts)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
         """Read a model. Raises ArtefactError if it, or a part of it, is incomplete, damaged or from a newer format."""
         source = Path(folder)
-        manifest = artefact.opening(source, KIND).manifest
-        try:
-            for part, expected in manifest["parts"].items():
-                if artefact.fingerprint(source / part) != expected:
-                    raise ArtefactError(f"{source / part}: not the part that this model was made with; fit the model again.")
-            encoders = [Encoder.load(source / artefact.ENCODERS / _plain(name)) for name in manifest["members"]]
-            late = [encoder.name for encoder in encoders if encoder.model_until is None or encoder.model_until > manifest["until"]]
-            if late:
-                raise ArtefactError(f"{source}: {', '.join(late)} learnt from later events than the model says; fit the model again.")
-            return cls(
-                recipe=manifest["recipe"],
-                vocabulary=Vocabulary.open(source / artefact.VOCABULARY),
-                encoders=encoders,
-                fusion=Fusion.open(source / artefact.FUSION),
-                until=manifest["until"], left_out=manifest["left_out"], shares=manifest["shares"], facts=manifest["facts"],
-            )  # fmt: skip
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ArtefactError(f"{source}: the manifest is no model's ({error!r}).") from None
+        said = artefact.opening(source, KIND).said(_Said)
+        names = [artefact.VOCABULARY, artefact.FUSION, *(f"{artefact.ENCODERS}/{_plain(name, source)}" for name in said.members)]
+        checked.require(set(names) <= set(said.parts) and said.members, source, "it has members, and its parts are those of its members")
+        places = {name: checked.inside(source, name) for name in said.parts}
+        for name, place in places.items():
+            if artefact.fingerprint(place) != said.parts[name]:
+                cure = "call `habitus forget` again, which was interrupted" if name in said.forgetting else "fit the model again"
+                raise ArtefactError(f"{place}: not the part that this model was made with; {cure}.")
+        vocabulary, fusion, encoders = (
+            Vocabulary.open(places[names[0]]), Fusion.open(places[names[1]]), [Encoder.load(places[name]) for name in names[2:]]
+        )  # fmt: skip
+        late = [encoder.name for encoder in encoders if encoder.model_until is None or encoder.model_until > said.until]
+        if late:
+            raise ArtefactError(f"{source}: {', '.join(late)} learnt from later events than the model says; fit the model again.")
+        widths = {encoder.name: encoder.dim for encoder in encoders}
+        checked.require(list(widths) == list(said.members), source, "each member lies in a folder of its name")
+        checked.require(fusion.widths() == widths, source, "the fusion joins the blocks of the members")
+        shares = {name: {"other": share.other, "absent": share.absent} for name, share in said.shares.items()}
+        trained_on = TrainedOn.open(places[artefact.TRAINED_ON]) if artefact.TRAINED_ON in places else None
+        return cls(dict(said.recipe), vocabulary, encoders, fusion, said.until, dict(said.left_out), shares, dict(said.facts), trained_on)
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         names = [encoder.name for encoder in self.encoders]
         parts = [artefact.VOCABULARY, artefact.FUSION, *(f"{artefact.ENCODERS}/{name}" for name in names)]
+        parts += [] if self.trained_on is None else [artefact.TRAINED_ON]
         return {
             "recipe": self.recipe, "members": names, "until": self.until, "left_out": self.left_out, "shares": self.shares,
             "parts": {part: artefact.fingerprint(folder / part) for part in parts}, "facts": self.facts,
@@ -154,6 +160,7 @@ class Fitting:
     timelines_folder: Path | None = None
     only: Sequence[str] = ()
     progress: Progress = SILENT
+    check: Callable[[Timelines], Any] | None = None  # is given the timelines before anything is trained on them, and may raise
     seconds: dict[str, float] = field(default_factory=dict)
 
     def fit(self) -> tuple[Model, Timelines, Profiles]:
@@ -163,18 +170,22 @@ class Fitting:
         origin = self._origin()
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
+        if self.check is not None:
+            self.check(timelines)
         self.members, self.left_out = fed_by_events(self.recipe.name, self.members, self.left_out, timelines)
         for name, reason in self.left_out.items():
             self.progress.say(f"{name} is left out: {reason}.")
         self.check_width(timelines)
         encoders, blocks = self._encoded(origin, timelines)
-        fusion = Fusion({member.name: member.fusion for member in self.members}).fit(blocks)
+        fusion = self._timed("fusion", partial(Fusion({member.name: member.fusion for member in self.members}).fit, blocks))
         if self.folder is not None:
             fusion.save(self.folder / artefact.FUSION, overwrite=True)
         facts = {"seed": self.seed, "habitus": version("habitus"), "log": self.log.source, "members": {e.name: e.facts for e in encoders}}
         shares = timelines.facts["shares"]
-        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, dict(self.left_out), shares, facts)
+        trained_on = TrainedOn.of(timelines.users[timelines.lengths > 0], [self.recipe.as_dict(), self.until, self.seed])
+        model = Model(self.recipe.as_dict(), vocabulary, encoders, fusion, self.until, dict(self.left_out), shares, facts, trained_on)
         if self.folder is not None:
+            trained_on.save(self.folder / artefact.TRAINED_ON, overwrite=True)
             model.complete(self.folder)
         return model, timelines, fusion.apply(blocks)
 
@@ -255,6 +266,8 @@ class Fitting:
         if place is not None:
             encoder.save(place, overwrite=True)
             self._finish(member.name, mark)
+            if self.work is not None:
+                folders.remove(self.work / member.name)  # its checkpoints, which nobody needs any more
         return encoder
 
     def _origin(self) -> str:
@@ -307,7 +320,27 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _plain(name: str) -> str:
-    if not isinstance(name, str) or Path(name).name != name:
-        raise ArtefactError(f"the manifest names a member {name!r}, which leads outside the folder.")
+@dataclass(frozen=True)
+class _Share:
+    other: float
+    absent: float
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the manifest says."""
+
+    recipe: checked.Facts
+    members: tuple[str, ...]
+    until: checked.Time
+    left_out: dict[str, str]
+    shares: dict[str, _Share]
+    parts: dict[str, str]
+    facts: checked.Facts
+    forgetting: tuple[str, ...] = ()
+
+
+def _plain(name: str, where: Path) -> str:
+    if Path(name).name != name:
+        raise ArtefactError(f"{where}: the manifest names a member {name[:80]!r}, which leads outside the folder.")
     return name

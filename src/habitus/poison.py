@@ -13,9 +13,9 @@ is the same in both logs; so are other files that an encoder reads, and folders 
 found either, nor is a choice of users (`--users`) that was made with an eye on the future.
 """
 
-import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.encoders.base import encoder_class
 from habitus.errors import ArtefactError, InputError, LogError
 from habitus.feeding import feedable
@@ -164,17 +164,15 @@ class _Check:
     def made(self, log: EventLog) -> Profiles:
         """The profiles as the run made them, from this log."""
         options = self.options
-        beside = self.run.absolute().parent
-        with tempfile.TemporaryDirectory(
-            prefix=f".{self.run.absolute().name}-poison-", dir=beside if os.access(beside, os.W_OK) else None
-        ) as folder:
-            place = Path(folder) / artefact.TIMELINES
+        where = self.run.absolute().with_name(f"{self.run.absolute().name}-poison")
+        with folders.area(where) if folders.can_be_replaced(where) else _elsewhere() as folder:
+            place = folder / artefact.TIMELINES
             if self.model is not None:
                 lines = self.model.timelines(
                     log, until=self.cut, engine=self.engine, users=self.users, folder=place, progress=options.progress
                 )
                 return self.model.encode(lines, device=options.device, precision=options.precision, progress=options.progress)
-            recipe = self.recipe if log.poisoned_from is None else self._led_away(Path(folder))
+            recipe = self.recipe if log.poisoned_from is None else self._led_away(folder)
             members, left_out = feedable(recipe, log)
             fitting = Fitting(
                 recipe, members, left_out, log, self.engine, self.cut, users=self.users, seed=options.seed, device=options.device,
@@ -207,6 +205,13 @@ def _precision_of(profiles: Profiles) -> str:
     """What encoding was asked for, as the blocks record it; those that could not do it in bfloat16 stayed in float32."""
     asked = [facts.get("precision") for facts in profiles.facts.get("blocks", {}).values()]
     return "bfloat16" if "bfloat16" in asked else "float32"
+
+
+@contextmanager
+def _elsewhere() -> Iterator[Path]:
+    """One of the system's folders, where there may be none beside the run's."""
+    with tempfile.TemporaryDirectory(prefix="habitus-poison-") as folder:
+        yield Path(folder)
 
 
 def _files_of(settings: Any) -> dict[str, Path]:

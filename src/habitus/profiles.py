@@ -3,8 +3,7 @@
 Knows nothing of logs, encoders or tasks.
 """
 
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import ArtefactError, ProfilesError
+from habitus import artefact, checked
+from habitus.errors import ArtefactError, NotFiniteError, ProfilesError
 
 if TYPE_CHECKING:
     import polars
 
 Array = NDArray[Any]
 KIND = "profiles"
+BLOCK_COUNTS = ("events", "events_read", "events_left_out", "events_of_no_use")  # facts of a block that pieces have each their part of
 _TABLE = "profiles.parquet"
+_CELLS = 1 << 22  # of the matrix that are held as float64 at once
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Profiles:
     `users` (n_users) int64 or str, ascending, without repeats; `matrix` (n_users, dim) float32, finite; `blocks` maps a block's
     name to its half-open range of columns; `known` (n_users, n_blocks) bool: false where a block knew nothing of a user.
     `until` and `model_until`, microseconds UTC: every event behind these vectors, and everything the model was fitted on, lies
-    before them (None: not stated). Raises ProfilesError if any of this does not hold.
+    before them (None: not stated). Raises ProfilesError if any of this does not hold, NotFiniteError (one of them) for NaN or infinity.
     """
 
     users: Array
@@ -57,9 +58,8 @@ class Profiles:
         spans = list(self.blocks.values())
         if [start for start, _ in spans] != [0, *(stop for _, stop in spans[:-1])] or spans[-1][1] != matrix.shape[1]:
             raise ProfilesError(f"profiles: the blocks {dict(self.blocks)} do not tile {matrix.shape[1]} columns.")
-        if not np.isfinite(matrix).all():
-            bad = users[~np.isfinite(matrix).all(1)]
-            raise ProfilesError(f"profiles: the vectors of {len(bad)} users are not finite, user {bad[0]} among them.")
+        if not np.isfinite(matrix).all():  # every vector on its way from an encoder, a fusion or a file passes here
+            raise NotFiniteError(f"profiles: {_not_finite(self)}; leave these users or columns out, or make the vectors anew.")
 
     @classmethod
     def single(cls, name: str, users: Array, matrix: Array, known: Array | None = None, **more: Any) -> Self:
@@ -89,7 +89,8 @@ class Profiles:
         at = np.minimum(np.searchsorted(self.users, wanted), max(len(self) - 1, 0))
         missing = wanted[self.users[at] != wanted] if len(self) else wanted
         if len(missing):
-            raise ProfilesError(f"users: {len(missing)} of {len(wanted)} ids have no profile, {missing[0]} among them.")
+            those = f"{len(missing)} of {len(wanted)} ids have no profile, {missing[0]} among them"
+            raise ProfilesError(f"users: {those}; encode them, or leave them out.")
         return at
 
     def block(self, name: str) -> Self:
@@ -153,11 +154,10 @@ class Profiles:
     def nearest(self, user: Any, k: int = 10) -> list[tuple[Any, float]]:
         """The `k` users whose vectors have the largest cosine to this user's, as (id, cosine), the closest first.
 
-        The user itself is left out, and so are users of whom no block knows anything.
+        The user itself is left out, and so are users of whom no block knows anything. A vector of zeros has a cosine of 0 to all.
         """
         row = int(self.positions([user])[0])
-        lengths = np.linalg.norm(self.matrix, axis=1)
-        cosine = self.matrix @ self.matrix[row] / np.maximum(lengths * lengths[row], np.finfo(np.float32).tiny)
+        cosine = cosines(self.matrix, self.matrix[row])
         candidates = np.flatnonzero(self.known.any(1) & (np.arange(len(self)) != row))
         best = candidates[np.argsort(-cosine[candidates], kind="stable")[: max(k, 0)]]
         return [(self.users[i].item(), float(cosine[i])) for i in best]
@@ -169,35 +169,26 @@ class Profiles:
     @classmethod
     def open(cls, folder: str | Path) -> Self:
         """Read profiles that `save` wrote. Raises ArtefactError if they are incomplete or damaged."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         reader = artefact.opening(folder, KIND)
-        manifest = reader.manifest
+        said = reader.said(_Said)
+        _check_times(said.facts, folder)
+        dim = max((stop for _, stop in said.blocks.values()), default=0)
+        checked.require(said.blocks and len(said.features) in (0, dim), folder, "there are blocks, and a feature per column, or none")
+        users, matrix, known = _read(reader.path(_TABLE), said.users, dim, len(said.blocks))
         try:
-            _check_times(manifest)
-            table = pq.read_table(reader.path(_TABLE))
-            users = table["user"].combine_chunks()
-            strings = pa.types.is_string(users.type) or pa.types.is_large_string(users.type)
-            blocks = {name: (int(span[0]), int(span[1])) for name, span in manifest["blocks"].items()}
-            return cls(
-                users=np.array(users.to_pylist(), str) if strings else users.to_numpy(zero_copy_only=False),
-                matrix=table["vector"].combine_chunks().flatten().to_numpy().reshape(len(users), table["vector"].type.list_size),
-                blocks=blocks,
-                known=table["known"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(blocks)),
-                until=manifest["until"], model_until=manifest["model_until"], features=tuple(manifest["features"]),
-                facts=manifest["facts"],
-            )  # fmt: skip
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, pa.ArrowException, ProfilesError) as error:
+            return cls(users, matrix, said.blocks, known, said.until, said.model_until, said.features, said.facts)
+        except ProfilesError as error:
             raise ArtefactError(f"{folder}: the manifest and profiles.parquet do not fit together ({error}).") from None
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What was written to disk, without the vectors: how many `users`, of whom no block knows anything of `unknown`; their columns."""
+    """What was written to disk, without the vectors: how many `users`, of whom no block knows anything of `unknown`, and how many
+    each block knows; their columns."""
 
     users: int
     unknown: int
+    known: Mapping[str, int]
     blocks: Mapping[str, tuple[int, int]]
     until: int | None
     facts: Mapping[str, Any]
@@ -209,45 +200,71 @@ class Stored:
         return _described(self.users, self.blocks)
 
 
+def cosines(matrix: Array, vector: Array) -> Array:
+    """The cosine of every row of `matrix` (n, dim) to `vector` (dim), (n) float64; in float64, in which no square of a float32 is
+    infinite, or 0 unless it is 0."""
+    wanted, found = vector.astype(np.float64), np.zeros(len(matrix))
+    step = max(_CELLS // max(matrix.shape[1], 1), 1)
+    for start in range(0, len(matrix), step):
+        rows = matrix[start : start + step].astype(np.float64)
+        length = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted)
+        np.divide(rows @ wanted, length, out=found[start : start + step], where=length > 0)
+    return found
+
+
+def _not_finite(profiles: Profiles) -> str:
+    """Which blocks, columns and users hold numbers that are not finite."""
+    wrong = ~np.isfinite(profiles.matrix)
+    columns, rows = np.flatnonzero(wrong.any(0)), np.flatnonzero(wrong.any(1))
+    blocks = [name for name, (start, stop) in profiles.blocks.items() if wrong[:, start:stop].any()]
+    start = profiles.blocks[blocks[0]][0]
+    named = f" ({profiles.features[columns[0]]})" if len(profiles.features) > columns[0] else ""
+    more = f" and {len(columns) - 1} columns more" if len(columns) > 1 else ""
+    number = profiles.matrix[rows[0]][wrong[rows[0]]][0]
+    return (
+        f"numbers that are not finite in column {columns[0] - start}{named} of block {blocks[0]!r}{more}, of {len(rows):,} of "
+        f"{len(profiles):,} users, {profiles.users[rows[0]]} among them ({number})"
+    )
+
+
 def save_pieces(
-    folder: str | Path, pieces: Iterable[Profiles], *, more: Mapping[str, Any] | None = None, overwrite: bool = False
+    folder: str | Path, pieces: Iterable[Profiles], *, more: Callable[[Stored], Mapping[str, Any]] | None = None, overwrite: bool = False
 ) -> Stored:
     """Write the profiles of users, piece after piece in ascending order of ids, one at least, as one artefact; one is held at a time.
 
-    They must be alike in all but users, vectors and counts: of the facts of blocks, `events` and `events_left_out` are summed, and
-    `more` facts are added. Raises OutputExistsError if profiles are in `folder` already.
+    They must be alike in all but users, vectors and counts: of the facts of blocks, BLOCK_COUNTS are summed. `more` is given what is about
+    to be called finished and returns facts to add; what it raises leaves `folder` as it was. Raises OutputExistsError if profiles
+    are in `folder` already.
     """
     import pyarrow.parquet as pq
 
     artefact.check_folder(folder, KIND, overwrite=overwrite)
-    users, unknown, counted, last = 0, 0, dict[str, dict[str, int]](), None
-    place = Path(folder).absolute().parent
-    place.mkdir(parents=True, exist_ok=True)
-    # apart until all is there: what is overwritten stays whole until then
-    with tempfile.TemporaryDirectory(prefix=f".{Path(folder).name}-", dir=place) as apart, ExitStack() as open_files:
+    users, unknown, known, counted, last = 0, 0, dict[str, int](), dict[str, dict[str, int]](), None
+    with artefact.writing(folder, KIND, overwrite=overwrite) as writer, ExitStack() as open_files:
         file = None
         for last in pieces:
             table = last.to_arrow()
-            file = file or open_files.enter_context(pq.ParquetWriter(Path(apart) / _TABLE, table.schema))
+            file = file or open_files.enter_context(pq.ParquetWriter(writer.path(_TABLE), table.schema))
             file.write_table(table)
             users, unknown = users + len(last), unknown + int((~last.known.any(1)).sum())
+            known = {name: known.get(name, 0) + int(count) for name, count in zip(last.blocks, last.known.sum(0), strict=True)}
             for name, facts in last.facts.get("blocks", {}).items():
                 sums = counted.setdefault(name, {})
-                for what in {"events", "events_left_out"} & set(facts):
+                for what in set(BLOCK_COUNTS) & set(facts):
                     sums[what] = sums.get(what, 0) + facts[what]
         if last is None:
             raise ProfilesError("profiles: there is no piece to write.")
         open_files.close()
-        facts = {**last.facts, **(more or {})}
+        facts = dict(last.facts)
         if "blocks" in facts:
             facts["blocks"] = {name: {**one, **counted[name]} for name, one in facts["blocks"].items()}
-        with artefact.writing(folder, KIND, overwrite=overwrite) as writer:
-            (Path(apart) / _TABLE).replace(writer.path(_TABLE))
-            writer.facts = {
-                "until": last.until, "model_until": last.model_until, "users": users,
-                "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
-            }  # fmt: skip
-    return Stored(users, unknown, last.blocks, last.until, facts)
+        stored = Stored(users, unknown, known, last.blocks, last.until, facts)
+        facts |= more(stored) if more else {}
+        writer.facts = {
+            "until": last.until, "model_until": last.model_until, "users": users,
+            "blocks": {name: list(span) for name, span in last.blocks.items()}, "features": list(last.features), "facts": facts,
+        }  # fmt: skip
+    return stored
 
 
 def _described(users: int, blocks: Mapping[str, tuple[int, int]]) -> str:
@@ -255,10 +272,64 @@ def _described(users: int, blocks: Mapping[str, tuple[int, int]]) -> str:
     return f"Profiles({users:,} users × {max((stop for _, stop in blocks.values()), default=0)} columns: {columns})"
 
 
-def _check_times(manifest: Mapping[str, Any]) -> None:
-    """Raise ProfilesError if a manifest states times that are none, so that whoever compares them need not ask."""
-    for of in (manifest, *manifest["facts"].get("blocks", {}).values()):
-        for setting in ("until", "model_until"):
-            time = of.get(setting)
-            if time is not None and (not isinstance(time, int) or isinstance(time, bool)):
-                raise ProfilesError(f"`{setting}` is {time!r}; whole microseconds UTC are needed")
+@dataclass(frozen=True)
+class _Said:
+    """What the manifest says."""
+
+    until: checked.Time | None
+    model_until: checked.Time | None
+    users: checked.Count
+    blocks: dict[str, tuple[checked.Count, checked.Count]]
+    features: tuple[str, ...]
+    facts: checked.Facts
+
+
+def _read(path: Path, n_users: int, dim: int, n_blocks: int) -> tuple[Array, Array, Array]:
+    """Users, matrix and known of a table of so many. Raises ArtefactError if it holds anything else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    packed = path.stat().st_size
+    checked.require_room(n_users * (4 * dim + n_blocks + 8), packed, path)
+    try:
+        # Texts stay as they lie in the file until their lengths are known: a few of them can stand for any number of bytes.
+        with pq.ParquetFile(path, read_dictionary=["user"]) as file:
+            checked.require(file.metadata.num_rows == n_users, path, f"it has {n_users:,} rows")
+            schema = file.schema_arrow
+            shapes = schema.names == ["user", "vector", "known"] and schema.field("vector").type == pa.list_(pa.float32(), dim)
+            checked.require(shapes and pa.types.is_list(schema.field("known").type), path, f"it has users, {dim} columns, and known")
+            table = file.read()
+        vectors, known = (table[name].combine_chunks() for name in ("vector", "known"))
+        full = not (table["user"].null_count or vectors.null_count or known.null_count)
+        flat, ours = vectors.flatten(), known.flatten()
+        checked.require(full and not flat.null_count and not ours.null_count and pa.types.is_boolean(ours.type), path, "nothing is missing")
+        checked.require((np.diff(known.offsets.to_numpy()) == n_blocks).all(), path, f"`known` speaks of {n_blocks} blocks")
+        users = _ids(table["user"].combine_chunks(), packed, path)
+        return users, flat.to_numpy().reshape(n_users, dim), ours.to_numpy(zero_copy_only=False).reshape(n_users, n_blocks)
+    except (KeyError, ValueError, TypeError, OSError, MemoryError, pa.ArrowException) as error:
+        raise ArtefactError(f"{path}: cannot be read as profiles ({str(error)[:300]}); the file is damaged.") from None
+
+
+def _ids(column: Any, packed: int, path: Path) -> Array:
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        return checked.ids(column.to_numpy(zero_copy_only=False), path)
+    distinct = checked.texts(column.dictionary.to_pylist(), packed, path)
+    checked.require_room(distinct.itemsize * len(column), packed, path)
+    return checked.ids(distinct[column.indices.to_numpy()] if len(column) else np.zeros(0, str), path)
+
+
+def _check_times(facts: Mapping[str, Any], where: str | Path) -> None:
+    """Raise ArtefactError if the facts of blocks are none, or state times that are none, so that whoever compares them need not ask."""
+    where = f"{where}: facts of blocks"
+    for of in checked.shaped(facts.get("blocks", {}), dict[str, dict[str, Any]], where).values():
+        checked.shaped(of, _Times, where)
+
+
+@dataclass(frozen=True)
+class _Times:
+    """What a block's facts may say of times."""
+
+    until: checked.Time | None = None
+    model_until: checked.Time | None = None

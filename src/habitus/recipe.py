@@ -1,17 +1,19 @@
 """A recipe: which encoders with which settings, how fused, which split and tasks. Frozen dataclasses, read from TOML."""
 
+import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from habitus.encoders.base import encoder_class
-from habitus.errors import RecipeError
+from habitus import checked
+from habitus.encoders.base import encoder_class, encoder_kinds
+from habitus.errors import LARGEST_SEED, ArtefactError, InputError, RecipeError, is_whole, shown
 from habitus.fusion import BlockFusion
 from habitus.judge.tasks import TASKS, Among, Task, named_tasks
+from habitus.toml import explain, parsed, read, there_are, unquoted_dates
 
 RESERVED = ("profile", "random", "vocabulary", "timelines")  # no names for members
 MAX_DIM = 2048
@@ -43,9 +45,12 @@ class Judge:
     """Seeds of the folds; the scores are the mean over them."""
 
     def __post_init__(self) -> None:
-        whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in self.seeds)
+        whole = all(is_whole(seed) and 0 <= seed <= LARGEST_SEED for seed in self.seeds)
         if not self.seeds or not whole or len(set(self.seeds)) < len(self.seeds):
-            raise RecipeError(f"seeds: different whole numbers from 0 up are needed, one at least; received {list(self.seeds)}.")
+            raise RecipeError(
+                f"seeds: different whole numbers from 0 up to {LARGEST_SEED:,} are needed, one at least; "
+                f"received {shown(list(self.seeds))}."
+            )
 
 
 @dataclass(frozen=True)
@@ -96,39 +101,45 @@ class Recipe:
             return cls.from_toml(recipe_text(name), source=name)
         path = Path(name)
         if path.suffix != ".toml" or not path.is_file():
-            raise RecipeError(f"recipe: {str(name)!r} is neither a shipped recipe ({', '.join(shipped())}) nor a .toml file.")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"recipe: {path} cannot be read ({error}); a recipe is a TOML file in UTF-8.") from None
-        return cls.from_toml(text, source=str(path), base=path.parent)
+            there = there_are(str(name), shipped())
+            raise RecipeError(f"recipe: {str(name)!r} is neither a shipped recipe nor a .toml file that is there; {there}.")
+        return cls._from_table(_read(path), str(path), path.parent)
 
     @classmethod
     def from_toml(cls, text: str, *, source: str = "recipe", base: str | Path = ".") -> Self:
         """A recipe from its TOML text; paths in it are relative to `base`. Raises RecipeError naming the table and the setting that
         is wrong."""
         try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"{source}: not TOML ({error}).") from None
+            table = parsed(text, source)
+        except InputError as error:
+            raise RecipeError(str(error)) from None
+        return cls._from_table(table, source, Path(base))
+
+    @classmethod
+    def _from_table(cls, table: Mapping[str, Any], source: str, base: Path) -> Self:
         _known_keys(table, {"about", "max_dim", "split", "encoder", "judge", "task"}, source)
         entries = table.get("encoder", [])
         if not isinstance(entries, list) or not entries:
-            raise RecipeError(f"{source}: no encoder; a recipe has at least one [[encoder]].")
+            given = f", and {shown(entries)} was given" if entries else ""
+            raise RecipeError(f"{source}: no encoder; a recipe has at least one, headed [[encoder]]{given}.")
         members = tuple(_member(entry, f"{source}: encoder {number + 1}") for number, entry in enumerate(entries))
-        names = [member.name for member in members]
+        names = [member.name.lower() for member in members]  # folders are named so, and some file systems do not tell case apart
         if len(set(names)) < len(names):
-            raise RecipeError(
-                f"{source}: two encoders are named {next(n for n in names if names.count(n) > 1)!r}; a block's name is unique."
-            )
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RecipeError(f"{source}: two encoders are named {twice!r}; name each otherwise, in more than upper and lower case.")
         split = settings_from(Split, table.get("split", {}), f"{source}: split")
-        window_days(split.window)
+        try:
+            window_days(split.window)
+        except RecipeError as error:
+            raise RecipeError(f"{source}: split: {error}") from None
         judge = settings_from(Judge, table.get("judge", {}), f"{source}: judge")
         max_dim = table.get("max_dim", MAX_DIM)
         if not isinstance(max_dim, int) or isinstance(max_dim, bool) or max_dim < 1:
             raise RecipeError(f"{source}: max_dim is a whole number of columns, at least 1; received {max_dim!r}.")
-        own = _own_tasks(table.get("task", []), source, Path(base))
-        recipe = cls(Path(source).stem, members, str(table.get("about", "")), split, judge, max_dim, own)
+        if not isinstance(about := table.get("about", ""), str):
+            raise RecipeError(f"{source}: about: a text in quotes is needed, and {shown(about)} was given.")
+        own = _own_tasks(table.get("task", []), source, base)
+        recipe = cls(Path(source).stem, members, about, split, judge, max_dim, own)
         try:
             _ = recipe.tasks
         except RecipeError as error:
@@ -144,12 +155,35 @@ class Recipe:
         """The recipe that `as_dict` gave, also after a way through JSON. Raises RecipeError naming what is wrong."""
         _known_keys(table, {entry.name for entry in fields(cls)}, source)
         try:
+            told = checked.shaped(dict(table), _Told, source)
             members = tuple(_member_of(entry, f"{source}: {entry['name']}") for entry in table["members"])
             split, judge = (settings_from(c, table[n], f"{source}: {n}") for c, n in ((Split, "split"), (Judge, "judge")))
             own = _own_tasks(list(table.get("own_tasks", ())), source, Path())
-            return cls(table["name"], members, table["about"], split, judge, table["max_dim"], own)
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls(told.name, members, told.about, split, judge, told.max_dim, own)
+        except (KeyError, TypeError, AttributeError, ArtefactError) as error:
             raise RecipeError(f"{source}: no recipe as Habitus writes it ({error!r}).") from None
+
+
+@dataclass(frozen=True)
+class _ToldMember:
+    name: str
+    kind: str
+    lacks: dict[str, str]
+    settings: checked.Facts
+    fusion: checked.Facts
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What `as_dict` gives, come back from a file."""
+
+    name: str
+    members: tuple[_ToldMember, ...]
+    about: str
+    split: checked.Facts
+    judge: checked.Facts
+    max_dim: checked.Count
+    own_tasks: tuple[checked.Facts, ...] = ()
 
 
 def shipped() -> list[str]:
@@ -167,10 +201,7 @@ def recipe_text(name: str) -> str:
 def tasks_of_file(path: str | Path) -> tuple[Task, ...]:
     """The tasks that the [[task]] tables of a TOML file define; paths in it are relative to it. Raises RecipeError."""
     file = Path(path)
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{file}: cannot be read as a TOML file of tasks ({error}).") from None
+    table = _read(file)
     _known_keys(table, {"task"}, str(file))
     tasks = _own_tasks(table.get("task", []), str(file), file.parent)
     if not tasks:
@@ -178,9 +209,16 @@ def tasks_of_file(path: str | Path) -> tuple[Task, ...]:
     return tasks
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return read(file)
+    except InputError as error:
+        raise RecipeError(str(error)) from None
+
+
 def _own_tasks(entries: Any, source: str, base: Path) -> tuple[Task, ...]:
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise RecipeError(f"{source}: task: expected tables, each headed [[task]]; received {entries!r}.")
+        raise RecipeError(f"{source}: task: expected tables, each headed [[task]]; received {shown(entries)}.")
     tasks = tuple(_own_task(entry, f"{source}: task {number + 1}", base) for number, entry in enumerate(entries))
     names = [task.name for task in tasks]
     for name in names:
@@ -208,9 +246,9 @@ def _as_json(task: Task) -> dict[str, Any]:
 
 def window_days(window: str) -> int:
     """Days of a window written as "14d". Raises RecipeError for anything else."""
-    match = re.fullmatch(r"(\d+)d", window)
+    match = re.fullmatch(r"([0-9]{1,9})d", window)
     if not match or not int(match[1]):
-        raise RecipeError(f"window: {window!r} is no whole number of days; write 14d or 28d.")
+        raise RecipeError(f"window: {shown(window)} is no whole number of days; write 14d or 28d.")
     return int(match[1])
 
 
@@ -218,15 +256,13 @@ def settings_from(cls: type[Any], table: Mapping[str, Any], where: str) -> Any:
     """A frozen dataclass from a TOML table. Raises RecipeError naming the setting, with the ones there are."""
     from pydantic import TypeAdapter, ValidationError
 
-    from habitus.log.description import explain
-
     if not isinstance(table, Mapping):
-        raise RecipeError(f"{where}: expected a table, received {table!r}.")
+        raise RecipeError(f"{where}: a table is needed, and {shown(table)} was given.")
     _known_keys(table, {entry.name for entry in fields(cls)}, where)
-    nested = {e.name: e.type for e in fields(cls) if isinstance(e.type, type) and is_dataclass(e.type)}
-    table = {k: settings_from(nested[k], v, f"{where}.{k}") if k in nested else v for k, v in table.items()}
-    try:
-        return TypeAdapter(cls).validate_python(dict(table))
+    for key, value in unquoted_dates(table):
+        raise RecipeError(f"{where}: {key}: {value} is a date without quotes, which no setting takes; a time is written in quotes.")
+    try:  # by way of JSON, where a list is a tuple, and nothing else is taken for what it is not: no "8" for 8, no true for 1
+        return TypeAdapter(cls).validate_json(json.dumps(dict(table), default=str), strict=True)
     except ValidationError as error:
         raise RecipeError(f"{where}: {explain(error)}") from None
     except (ValueError, RecipeError) as error:
@@ -234,19 +270,26 @@ def settings_from(cls: type[Any], table: Mapping[str, Any], where: str) -> Any:
 
 
 def _member(entry: Any, where: str) -> Member:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("kind"), str):
-        raise RecipeError(f"{where}: `kind` is missing; each [[encoder]] names one.")
-    name = entry.get("name", entry["kind"])
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise RecipeError(f"{where}: the name {name!r} is no block's name; up to 64 letters, digits, _, - and . are allowed.")
-    if name in RESERVED:
+    if not isinstance(entry, Mapping) or "kind" not in entry:
+        given = "" if isinstance(entry, Mapping) else f", and {shown(entry)} was given"
+        raise RecipeError(f"{where}: `kind` is missing; each [[encoder]] names one{given}.")
+    kind = entry["kind"]
+    if not isinstance(kind, str) or kind not in encoder_kinds():
+        raise RecipeError(f"{where}: there is no kind {shown(kind)}; {there_are(str(kind), encoder_kinds())}.")
+    name = entry.get("name", kind)
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?", name):
         raise RecipeError(
-            f"{where}: the name {name!r} is taken: rows of the scoreboard and parts of a run are called {', '.join(RESERVED)}."
+            f"{where}: the name {shown(name)} is no block's name; up to 64 letters, digits, _, - and . are allowed, the last no dot."
+        )
+    if name.lower() in RESERVED:
+        raise RecipeError(
+            f"{where}: the name {name!r} is taken: rows of the scoreboard and parts of a run are called {', '.join(RESERVED)}; "
+            "choose another."
         )
     where = f"{where} ({name})"
     own = {key: value for key, value in entry.items() if key not in ("name", "kind", "fusion")}
-    settings = settings_from(encoder_class(entry["kind"]).Settings, own, where)
-    return Member(name, entry["kind"], settings, settings_from(BlockFusion, entry.get("fusion", {}), f"{where}.fusion"))
+    settings = settings_from(encoder_class(kind).Settings, own, where)
+    return Member(name, kind, settings, settings_from(BlockFusion, entry.get("fusion", {}), f"{where}.fusion"))
 
 
 def _member_of(entry: Mapping[str, Any], where: str) -> Member:
@@ -259,4 +302,4 @@ def _member_of(entry: Mapping[str, Any], where: str) -> Member:
 def _known_keys(table: Mapping[str, Any], known: set[str] | Sequence[str], where: str) -> None:
     for key in table:
         if key not in known:
-            raise RecipeError(f"{where}: there is no setting {key!r}; there are {', '.join(sorted(known))}.")
+            raise RecipeError(f"{where}: there is no setting {shown(key)}; {there_are(key, sorted(known))}.")

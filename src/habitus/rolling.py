@@ -5,11 +5,13 @@ nor encoders; prints nothing.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from habitus import artefact
+from habitus import artefact, folders
+from habitus.beginning import Survey, cut_of, survey
 from habitus.errors import InputError, LogError, OutputExistsError
 from habitus.judge.leaderboard import UNSEEN, Row, Scoreboard
 from habitus.judge.targets import DAY, Split, moment
@@ -17,7 +19,7 @@ from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.log.sources import open_log
 from habitus.model import Model
-from habitus.pipeline import COUNTS, WHOLE, Options, Survey, cut_of, encode, evaluate, run, survey, with_blocks
+from habitus.pipeline import COUNTS, WHOLE, Options, encode, evaluate, run, with_blocks
 from habitus.recipe import Recipe
 
 Models = Literal["refitted", "frozen"]
@@ -115,16 +117,10 @@ def roll(
         raise InputError(f"models: {models!r} is neither refitted nor frozen.")
     if not isinstance(cutoffs, int) or isinstance(cutoffs, bool) or cutoffs < 2:
         raise InputError(f"cutoffs: a whole number of dates, at least 2, is needed; received {cutoffs!r}.")
-    window = window or recipe.split.window
+    window = recipe.split.window if window is None else window
     job = _Job(recipe, log, window, None if out is None else Path(out), resume, overwrite, options)
-    splits = job.splits(cutoffs)
-    job.check_folders(splits)
-    dates = job.refitted(splits) if models == "refitted" else job.frozen(splits)
-    days = (splits[0].end - splits[0].validation_start) // DAY
-    rolled = Rolled(recipe.name, models, days, tuple(dates), {"log": log.source, "seed": options.seed})
-    if out is not None:
-        artefact.write_json(Path(out) / artefact.CUTOFFS, rolled.to_json())
-    return rolled
+    with nullcontext() if job.out is None else folders.holding(job.out):
+        return job.rolled(cutoffs, models)
 
 
 @dataclass
@@ -138,6 +134,17 @@ class _Job:
     resume: bool
     overwrite: bool
     options: Options
+
+    def rolled(self, cutoffs: int, models: Models) -> Rolled:
+        """All dates judged, and written where there is a folder."""
+        splits = self.splits(cutoffs)
+        self.check_folders(splits)
+        dates = self.refitted(splits) if models == "refitted" else self.frozen(splits)
+        days = (splits[0].end - splits[0].validation_start) // DAY
+        rolled = Rolled(self.recipe.name, models, days, tuple(dates), {"log": self.log.source, "seed": self.options.seed})
+        if self.out is not None:
+            artefact.write_json(self.out / artefact.CUTOFFS, rolled.to_json())
+        return rolled
 
     def splits(self, cutoffs: int) -> list[Split]:
         """The dates' splits, oldest first. Raises LogError if the log is too short for so many."""
@@ -198,19 +205,24 @@ class _Job:
         age = (split.train_start - model.until) // DAY
         self.options.progress.say(f"Cut-off {_day(split)}: profiles from the model that was fitted {age} days before it.")
         folder = self._folder(split)
-        if folder is not None:
-            artefact.begin_run(folder, resume=False, overwrite=self.resume or self.overwrite)
-        place = None if folder is None else folder / artefact.PROFILES
-        profiles = encode(model, self.log, place, until=split.train_start, options=self.options)
+        if folder is None:
+            return Judged(split, self._judged(model, split, earlier, None)[0], age)
+        with folders.holding(folder):
+            place = artefact.begin_run(folder, resume=False, overwrite=self.resume or self.overwrite)
+            board, facts = self._judged(model, split, earlier, place)
+            artefact.write_json(place / artefact.SCORES, board.to_json())
+            artefact.finish_run(folder, place, facts | {"model_age_days": age})
+        return Judged(split, board, age)
+
+    def _judged(self, model: Model, split: Split, earlier: int, place: Path | None) -> tuple[Scoreboard, dict[str, Any]]:
+        """What this model's profiles as of this date score; they are kept in `place`."""
+        profiles = encode(model, self.log, place and place / artefact.PROFILES, until=split.train_start, options=self.options)
         judged = replace(self.recipe.judge, tasks=tuple(task.name for task in self.recipe.tasks))
         board = evaluate(
             with_blocks(profiles), self.log, judged=judged, own_tasks=self.recipe.own_tasks, window=self.window, earlier=earlier,
             options=self.options,
         )  # fmt: skip
-        if folder is not None:
-            artefact.write_json(folder / artefact.SCORES, board.to_json())
-            artefact.finish_run(folder, {"model_until": moment(model.until), "model_age_days": age, "log": self.log.source})
-        return Judged(split, board, age)
+        return board, {"model_until": moment(model.until), "log": self.log.source}
 
     def _folder(self, split: Split) -> Path | None:
         return None if self.out is None else self.out / FOLDER / _day(split)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus.errors import LogError
+from habitus.errors import LogError, shown
 from habitus.judge.challenge_target import ChallengeWitness, challenge_witness
 from habitus.judge.witness import EventRows
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, reading
+from habitus.log.files import csv_header, csv_trouble
 from habitus.log.tables import event_rows, user_is_text, users_with, values_before
+from habitus.toml import there_are
 
 Array = NDArray[Any]
 
@@ -61,7 +63,11 @@ class LogWitness:
         import polars as pl
 
         name, text = user or self.log.user, user_is_text(self.log, self.engine)
-        with reading(f"{path}, a table of labels"):
+        if not path.exists():
+            raise LogError(f"{path}: there is no such table of labels; correct `path` in the task.")
+        if path.suffix == ".csv" and (trouble := _csv_trouble(path)):
+            raise LogError(trouble)
+        with reading(f"{path}, a table of labels", "the file is neither Parquet nor CSV, or damaged: write it again"):
             if path.suffix == ".csv":  # the types of all rows, and ids as they are written where the log's are text: "007" is not "7"
                 there = pl.scan_csv(path, glob=False, infer_schema_length=0).collect_schema().names()
                 as_text = {name: pl.String} if text and name in there else {}
@@ -71,7 +77,7 @@ class LogWitness:
                 there = scan.collect_schema().names()
             for wanted in (name, column):
                 if wanted not in there:
-                    raise LogError(f"{path}: there is no column {wanted!r}; its columns are {', '.join(there)}.")
+                    raise LogError(f"{path}: there is no column {wanted!r}; {there_are(wanted, there)}.")
             table = scan.select(pl.col(name).alias("user"), pl.col(column).alias("label")).drop_nulls("user").collect()
             ids = _ids(table["user"], text, f"{path}: the column of ids {name!r}")
             return np.array(ids.to_list()), _labels(table["label"], f"{path}: the column {column!r}")
@@ -89,7 +95,17 @@ def _ids(ids: Any, text: bool, what: str) -> Any:
             raise LogError(f"{what} holds fractions, NaN or infinity; whole numbers or text are needed.")
         ids = ids.cast(pl.Int64)
     ids = ids.cast(pl.String) if text or not kind.is_numeric() else ids
-    return ids if text else ids.cast(pl.Int64)
+    whole = ids if text else ids.cast(pl.Int64, strict=False)
+    if whole.null_count():
+        example = str(ids.filter(whole.is_null())[0])
+        raise LogError(f"{what} has {shown(example)}, and the log's ids are whole numbers of 64 bits; write the ids as the log has them.")
+    return whole
+
+
+def _csv_trouble(path: Path) -> str | None:
+    with reading(f"{path}, a table of labels"):
+        csv_header(path)
+        return csv_trouble(path)
 
 
 def _labels(label: Any, what: str) -> Array:

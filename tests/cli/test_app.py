@@ -97,22 +97,17 @@ def test_check_status_says_whether_a_run_would_stop(place: Path, tmp_path: Path)
     on_disk(tmp_path / "dirty", frames)
     done = habitus("check", tmp_path / "dirty", status=2)
     assert "1 of 2,400 rows have no user: buy.parquet, row 6" in " ".join(done.stdout.split())
-    assert json.loads(habitus("check", tmp_path / "dirty", "--json", status=2).stdout)["stops_a_run"] is True
+    before = frames["buy"].filter(pl.col("at") < pl.datetime(2024, 4, 2), pl.col("user").is_not_null())
+    row = ["buy", "2,400", "1", "2,399", f"{len(before):,}", f"{2399 - len(before):,}"]
+    assert row in [line.split()[:6] for line in done.stdout.splitlines()]
+    told = json.loads(habitus("check", tmp_path / "dirty", "--json", status=2).stdout)
+    assert told["stops_a_run"] is True and told["ledger"]["tables"]["buy"]["before"] == len(before)
     stopped = habitus("run", place / "stats.toml", tmp_path / "dirty", "--out", tmp_path / "run", "-q", status=2)
     assert "--bad-rows skip" in stopped.stderr
-    habitus(
-        "run",
-        place / "stats.toml",
-        tmp_path / "dirty",
-        "--out",
-        tmp_path / "run",
-        "-q",
-        "--bad-rows",
-        "skip",
-        "--rejected",
-        tmp_path / "bad.csv",
-    )
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["rows"]["buy"]["refused"] == 1
+    skip = ("--bad-rows", "skip", "--rejected", tmp_path / "bad.csv")
+    said = habitus("run", place / "stats.toml", tmp_path / "dirty", "--out", tmp_path / "run", "-q", *skip).stdout
+    assert "Rows: 2,400 read = 1 refused (no user: 1) + " in said and " came out" in said
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["ledger"]["tables"]["buy"]["refused"] == 1
     assert len(pl.read_csv(tmp_path / "bad.csv")) == 1
 
 
@@ -131,7 +126,7 @@ WRONG = [
     (("run", "quick", "{log}", "--out", "{tmp}/x", "--engine", "excel"), "there are polars, duckdb"),
     (("run", "quick", "{log}", "--out", "{tmp}/x", "--window", "fortnight"), "no whole number of days"),
     (("run", "quick", "{log}", "--out", "{tmp}/x", "--window", "400d"), "no event before the cut-off"),
-    (("run", "quick", "{log}", "--out", "{tmp}/x", "--users", "{tmp}/none.npy"), "cannot be read"),
+    (("run", "quick", "{log}", "--out", "{tmp}/x", "--users", "{tmp}/none.npy"), "none.npy: is not there"),
     (("run", "quick", "{log}", "--out", "{tmp}/x", "--rejected", "{tmp}/bad.xlsx"), ".parquet or .csv"),
     (("run", "quick", "{log}"), "--out"),
     (("fit", "quick", "{log}", "--out", "{tmp}/m", "--until", "soon"), "'soon' is no time"),
@@ -284,7 +279,7 @@ def test_interrupted_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--json", "{tmp}/none/scores.json"), "there is no folder"),
         (("--tasks", ","), "tasks: none is named"),
         (("--tasks", "chrun"), "no task 'chrun'; known tasks are churn"),
-        (("--tasks", "gone.toml"), "gone.toml: cannot be read as a TOML file of tasks"),
+        (("--tasks", "gone.toml"), "gone.toml: cannot be read (No such file or directory); name a TOML file"),
         (("--seeds", "1,x"), "seeds: whole numbers from 0 up"),
         (("--seeds", "1,1"), "seeds: different whole numbers"),
     ],

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from implicit.cpu.als import AlternatingLeastSquares
+from implicit.recommender_base import ModelFitError
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from habitus.encoders import als
 from habitus.encoders.als import ALS, ALSSettings
-from habitus.errors import LogError, RecipeError, TrainingError
+from habitus.errors import LogError, NothingToLearnError, RecipeError, TrainingError
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, OTHER, Field, Shard, Timelines
 from timelines_helper import ORIGIN, random_timelines
@@ -171,10 +172,31 @@ def test_later_cut_off_ages_events() -> None:
     np.testing.assert_allclose(encoder.encode(later).matrix, halved.encode(timelines).matrix, atol=1e-6)
 
 
-def test_factors_that_are_not_finite() -> None:
-    """A confidence beyond what float32 holds would give vectors of nothing."""
-    with pytest.raises(TrainingError, match=r"the factors are not finite; lower alpha \(now 1e\+30\)"):
-        fitted(block_log(), alpha=1e30)
+def test_factors_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Confidences that float32 cannot solve for would give vectors of nothing, and those that vanish in it end in a division by zero."""
+    lines = random_timelines(0, users=24)
+    busiest = lines.select(lines.users[np.argsort(lines.lengths)[-1:]])
+    small: dict[str, Any] = {"field": "event_type", "factors": 4, "iterations": 3}
+    with pytest.raises(TrainingError, match=r"weighs nothing in float32; raise alpha \(now 1e-09\)"):
+        fitted(busiest, **small, weights={"*": 1e-9}, alpha=1e-9)
+
+    def infinite(model: AlternatingLeastSquares, *_: Any, **__: Any) -> None:
+        model.item_factors = np.full((8, 4), np.inf, np.float32)  # which implicit does not look for
+
+    def not_a_number(model: AlternatingLeastSquares, *_: Any, **__: Any) -> None:
+        raise ModelFitError
+
+    for ending in (infinite, not_a_number):
+        monkeypatch.setattr(AlternatingLeastSquares, "fit", ending)
+        with pytest.raises(TrainingError, match=r"the factors are not finite; lower alpha \(now 1\) or the weights"):
+            fitted(lines, **small)
+
+
+def test_events_that_have_faded_away_count_nothing() -> None:
+    """A log whose events are all too old for their half-life would divide by zero."""
+    lines = random_timelines(0, users=24)
+    with pytest.raises(NothingToLearnError, match="no user has a value of event_type that counts"):
+        fitted(replace(lines, until=lines.until + 300 * 365 * DAY), field="event_type", factors=4, half_life=0.1)
 
 
 @pytest.mark.parametrize("field", ["name", "query"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from habitus.encoders.base import Encoder, encoder_class, encoder_kinds
-from habitus.errors import ArtefactError, LogError, OutputExistsError, RecipeError
+from habitus.errors import ArtefactError, LogError, NotFiniteError, OutputExistsError, RecipeError
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import OTHER, Shard, Timelines
 from habitus.profiles import Profiles
@@ -209,6 +209,44 @@ def test_unseen_users_and_values_are_defined(kind: str, fitted: dict[str, Encode
         assert np.isfinite(profiles.matrix).all()
         assert profiles.until == lines.until and profiles.model_until == ORIGIN + 60 * DAY
     assert encode(fitted[kind], later).known[:, 0].tolist() == (later.lengths > 0).tolist()
+
+
+@everyone
+def test_extreme_numbers_and_times(kind: str) -> None:
+    """A price of infinity or next to nothing, or three hundred years between two events, would make vectors that are not finite."""
+    lines = random_timelines(0, users=12)
+    (shard,) = lines.shards
+    rows = np.arange(len(shard.time))
+    prices = np.array([np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, 1.0, np.nan], np.float32)[rows % 7]
+    apart = np.where(shard.time < ORIGIN + 30 * DAY, shard.time, shard.time + 300 * 365 * DAY)
+    until = int(apart.max()) + 1
+    far = replace(lines, shards=(Shard(apart, shard.codes, {"price": prices}),), until=until, horizon=until)
+    alike = replace(lines, shards=(Shard(np.full_like(shard.time, ORIGIN), shard.codes, {"price": np.full_like(prices, 7.0)}),))
+    for hostile in (far, alike):
+        encoder = fit(new(kind), hostile)
+        assert np.isfinite(encode(encoder, hostile).matrix).all()
+        assert all(np.isfinite(array).all() for array in encoder._state()[0].values() if array.dtype.kind == "f")
+
+
+@everyone
+def test_what_is_not_finite_does_not_leave(
+    kind: str, fitted: dict[str, Encoder], timelines: Timelines, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A NaN would go into profiles, and be met far from where it came from."""
+    encoder, there = fitted[kind], np.flatnonzero(timelines.lengths > 0)
+
+    def poisoned(part: Timelines, *, device: str) -> tuple[np.ndarray, np.ndarray]:
+        matrix = np.zeros((len(part), encoder.dim), np.float32)
+        matrix[1, 2] = matrix[3, 0] = np.nan
+        return matrix, np.ones(len(part), bool)
+
+    monkeypatch.setattr(encoder, "_encode", poisoned)
+    with pytest.raises(NotFiniteError) as caught:
+        encode(encoder, timelines)
+    message = str(caught.value)
+    assert f"block ({kind})" in message and "column 0" in message and "and 1 columns more" in message
+    assert f"of 2 of {len(timelines)} users, {timelines.users[there[1]]} among them (nan)" in message
+    assert ("lower learning_rate (now" in message) == hasattr(encoder.settings, "learning_rate")
 
 
 @everyone

@@ -195,7 +195,7 @@ def test_great_ridge_leads_to_the_mean() -> None:
     """Those of whom little is known would stand at zero, not where users usually are."""
     timelines = camps()
     (shard,) = timelines.shards
-    even = replace(timelines, shards=(Shard(shard.time, {**shard.codes, "sku": shard.codes["sku"] // 2 * 2 + FIRST % 2}, {}),))
+    even = replace(timelines, shards=(Shard(shard.time, {**shard.codes, "sku": FIRST + (shard.codes["sku"] - FIRST) // 2 * 2}, {}),))
     encoder = fitted(even, epochs=10, learning_rate=0.02, popular=False, ridge=1e9)
     scores = scores_of(encoder, even)
     np.testing.assert_allclose(scores, np.broadcast_to(scores[:1], scores.shape), atol=1e-4)

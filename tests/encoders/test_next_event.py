@@ -17,6 +17,7 @@ from habitus.errors import LogError, RecipeError
 from habitus.log.time_fields import DAY, HOUR
 from habitus.log.timelines import ABSENT, FIRST, OTHER, Field, Shard, Timelines
 from habitus.nn import sequence_training
+from habitus.profiles import BLOCK_COUNTS
 from timelines_helper import random_timelines, slow_events
 
 SMALL: dict[str, Any] = {"fields": ("event_type", "sku", "price", "name"), "width": 12, "heads": 2, "epochs": 1, "max_length": 12}
@@ -140,7 +141,8 @@ def test_other_event_types_are_as_if_not_there() -> None:
     left, right = encoder.encode(timelines, device="cpu"), encoder.encode(only, device="cpu")
     np.testing.assert_allclose(left.matrix, right.matrix, atol=1e-5)
     assert left.known.tolist() == right.known.tolist() == (only.lengths > 0)[:, None].tolist()
-    assert encoder._left_out(timelines) == np.maximum(only.lengths - 12, 0).sum()
+    counts = (timelines.n_events, np.minimum(only.lengths, 12).sum(), np.maximum(only.lengths - 12, 0).sum(), (~keep).sum())
+    assert tuple(left.facts[name] for name in BLOCK_COUNTS) == counts
     with pytest.raises(LogError, match="no event is of a type with weight 1"):
         new(events={"buy": 1}).fit(only, device="cpu")
     measured = [encoder.measured(lines, popular_in=lines, device="cpu") for lines in (timelines, only)]

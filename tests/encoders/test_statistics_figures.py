@@ -356,7 +356,7 @@ def test_paper_figures_of_a_log_with_less(tmp_path: Path) -> None:
     assert (member.settings.touched, member.settings.sums, member.settings.per_type) == ((), {}, True)
     alone = Recipe.from_toml(PAPER.replace("[7, 30]", "[]") + "per_type = false\n" + '[[encoder]]\nkind = "gru_autoencoder"\n')
     assert list(feedable(alone, bare)[1]) == ["statistics"]
-    with pytest.raises(RecipeError, match="no event type 'add_to_cart'; it has loan"):
+    with pytest.raises(RecipeError, match="no event type 'add_to_cart'; there are loan"):
         feedable(Recipe.from_toml(PAPER.replace("cart?", "cart")), bare)
 
 

@@ -152,8 +152,8 @@ def test_newest_texts_by_their_newest_event() -> None:
     """An old text said again lately would count as old, or one said twice would take two places."""
     owner = np.array([0, 0, 0, 0, 0, 1, 1])
     text = np.array([1, 0, 1, 2, 2, 0, 0])
-    assert _newest(owner, text, 3, 2)[0].tolist() == [2, 4, 6] and _newest(owner, text, 3, 2)[1] == 1
-    assert _newest(owner, text, 3, 9)[0].tolist() == [1, 2, 4, 6] and _newest(owner, text, 3, 9)[1] == 0
+    assert _newest(owner, text, 3, 2)[0].tolist() == [2, 4, 6] and _newest(owner, text, 3, 2)[1:] == (6, 1)
+    assert _newest(owner, text, 3, 9)[0].tolist() == [1, 2, 4, 6] and _newest(owner, text, 3, 9)[1:] == (7, 0)
     nothing = np.zeros(0, np.int64)
     assert _newest(nothing, nothing, 0, 3)[0].tolist() == []
 

@@ -13,7 +13,9 @@ from habitus.log.checks import inspect, survey
 from habitus.log.description import EventLog
 from habitus.log.engine import ENGINES, engine_named
 from habitus.log.refused import write_refused
+from habitus.log.vocabulary import fit
 from log import logs
+from shop_helper import Listener
 
 NOW = 1_700_000_000_000_000
 
@@ -83,7 +85,7 @@ def test_inspect_names_everything_in_one_go(tmp_path: Path, engine: str) -> None
         "torn.parquet: cannot be read",
         "no such file",
         "warning|table 'empty'|is empty.",
-        "there is no column 'u'; its columns are who, t, sku",
+        "there is no column 'u'; there are who, t, sku",
         "error|table 'products'|1 keys are there more than once (sku 5)",
     ):
         assert expected in text, f"{expected}\n--- not in ---\n{text}"
@@ -203,3 +205,28 @@ def test_check_says_what_would_stop_a_run(tmp_path: Path, engine: str) -> None:
     assert "error|table 'late'|is the target event, and has no row that can be used" in text
     assert "note|roles|the target event 'late' has no field 'q'; the task propensity_sku will be left out." in text
     assert result.stops_a_run
+
+
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
+def test_check_flags_a_field_that_numbers_events(engine: str) -> None:
+    """A receipt's number is another value in every event: an encoder would learn who had which, and nothing of what they do."""
+    rows = 1000
+    times = [f"2024-01-{day:02} 00:00:00" for day in (np.arange(rows) % 28 + 1)]
+    few = [None if row < 5 else row for row in range(rows)]  # 995 rows have a value: too few to say
+    fields: dict[str, Any] = {
+        "receipt": [f"r{row}" for row in range(rows)], "mostly": [max(row, 100) for row in range(rows)],
+        "often": [max(row, 101) for row in range(rows)], "few": few, "price": [row / 7 for row in range(rows)],
+        "item": list(range(rows)), "key": list(range(rows)), "constant": ["same"] * rows, "note": [f"words {row}" for row in range(rows)],
+    }  # fmt: skip
+    frame = pl.DataFrame({"u": [row % 9 for row in range(rows)], "t": times, **fields})
+    log = EventLog.from_frames(
+        {"e": frame}, user="u", time="t", kinds={"note": "text"}, roles={"target": "e", "item": "item"},
+        properties={"p": ("key", pl.DataFrame({"key": [1], "c": ["x"]}))},
+    )  # fmt: skip
+    flagged = {one.where: one for one in inspect(log, engine_named(engine), NOW).findings if "fingerprints" in one.text}
+    assert list(flagged) == ["field 'receipt'", "field 'mostly'"]
+    assert {one.level for one in flagged.values()} == {"warning"} and flagged["field 'mostly'"].count == 900
+    assert "900 different values in 1,000 events" in flagged["field 'mostly'"].text
+    listener = Listener()
+    fit(log, until=1 << 60, engine=engine_named(engine), progress=listener)
+    assert [line for line in listener.said if "fingerprints" in line] == [f"{one.where}: {one.text}" for one in flagged.values()]

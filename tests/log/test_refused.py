@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from habitus.errors import LogError
+from habitus.errors import LogError, StorageError
 from habitus.log.engine import engine_named
 from habitus.log.refused import check_refused_file, write_refused
 from log import logs
@@ -31,8 +31,8 @@ def test_refused_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     log = logs.write(tmp_path, logs.tables())
     (tmp_path / "out").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(pl.DataFrame, "write_csv", lambda frame, file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.raises(LogError, match="No space left on device"):
+        patch.setattr(pl.DataFrame, "write_csv", lambda frame: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(StorageError, match="No space left on device"):
             write_refused(log, engine_named("polars"), tmp_path / "out" / "bad.csv")
     assert not list((tmp_path / "out").iterdir())
     assert write_refused(log, engine_named("polars"), tmp_path / "out" / "bad.csv") == 0

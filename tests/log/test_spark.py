@@ -126,6 +126,14 @@ def test_spark_damaged_pages_say_the_file(spark: Any, tmp_path: Path) -> None:
     assert "e.parquet" in text and "cannot be read" in text and "\n" not in text and "\tat " not in text and len(text) < 700
 
 
+@pytest.mark.parametrize("name", ["totals.visits", "a`b"])
+def test_spark_names_with_dots_are_refused(spark: Any, name: str) -> None:
+    """To Spark a dot leads into a record; what came of it was a page of traceback."""
+    log = EventLog.from_frames({"e": pl.DataFrame({"u": [1], "t": ["2024-01-01"], name: ["a"]})}, user="u", time="t")
+    with pytest.raises(LogError, match="for no plain name; call the field otherwise, with `columns`"):
+        event_table(log, "e", engine_named("spark"))
+
+
 def test_spark_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """A person without PySpark must be told the line that installs it."""
     for name in [name for name in sys.modules if name == "pyspark" or name.startswith("pyspark.")]:

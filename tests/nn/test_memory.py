@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from habitus.errors import TrainingError
 from habitus.nn.memory import in_fitting_pieces, is_out_of_memory
-from habitus.nn.training import Trainee, TrainingSettings, train
+from habitus.nn.trainee import Trainee, TrainingSettings
+from habitus.nn.training import train
 
 LACKING = "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
 

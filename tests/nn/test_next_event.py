@@ -108,6 +108,7 @@ def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for count in (1, 3):
         monkeypatch.setattr(next_event, "pieces", lambda count=count: count)
+        monkeypatch.setattr(next_event, "parts_to_learn_from", lambda steps, count=count: count)
         model = _model(reading).train()
         loss, positions = model.loss(batch)
         loss.backward()
@@ -120,7 +121,7 @@ def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_users_with_nothing_to_predict(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch, or a thread's part of it, in which no value is to be predicted would end the training."""
-    monkeypatch.setattr(next_event, "pieces", lambda: count)
+    monkeypatch.setattr(next_event, "parts_to_learn_from", lambda steps: count)
     batch, reading = _batch()
     reading = replace(reading, predicted=(1,), numbers_predicted=(), leading=())
     model = _model(reading).train()
@@ -142,7 +143,7 @@ def test_large_tables_cost_what_a_batch_reads(count: int, predicted: tuple[int, 
     tokens = batch.codes.shape[1]
     batch = replace(batch, codes=torch.where(batch.codes >= FIRST, batch.codes * torch.tensor([1, 97, 1])[:, None], batch.codes))
     reading = replace(reading, sizes=(reading.sizes[0], 4000, reading.sizes[2]), predicted=(*predicted, 2), leading=(2,))
-    monkeypatch.setattr(next_event, "pieces", lambda: count)
+    monkeypatch.setattr(next_event, "parts_to_learn_from", lambda steps: count)
     results = []
     for narrow in (True, False):
         model = _model(reading, negatives=20)

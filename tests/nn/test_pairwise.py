@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from habitus.nn.pairwise import MARGIN, Bags, Factors, PairBatch, PairFeed, Pairs, distinct
-from habitus.nn.training import TrainingSettings, seeded, train
+from habitus.nn.randomness import seeded
+from habitus.nn.trainee import TrainingSettings
+from habitus.nn.training import train
 
 Array = NDArray[Any]
 

@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 
+from habitus import artefact, folders
 from habitus.errors import InputError, RecipeError, TrainingError
-from habitus.nn.training import Trainee, TrainingSettings, derived, held_out_users, seeded, torch_device, train
+from habitus.nn import training
+from habitus.nn.randomness import derived, held_out_users, seeded
+from habitus.nn.trainee import Trainee, TrainingSettings
+from habitus.nn.training import torch_device, train
 from habitus.progress import SILENT
 
 
@@ -103,10 +108,14 @@ def test_early_stopping_restores_the_best_epoch() -> None:
     assert loss.item() / count == pytest.approx(min(losses))
 
 
-@pytest.mark.parametrize("after", [1, 7, 10, 12])
+@pytest.mark.parametrize(("after", "within"), [(1, False), (7, False), (10, False), (12, False), (2, True), (7, True), (11, True)])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_resumed_training_equals_undisturbed(tmp_path: Path, after: int, schedule: str) -> None:
-    """A training that was killed in the middle and taken up again would end with other weights."""
+def test_resumed_training_equals_undisturbed(
+    tmp_path: Path, after: int, within: bool, schedule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that was killed in the middle and taken up again, after an epoch or `within` one, would end with other weights."""
+    if within:
+        monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     settings = TrainingSettings(epochs=3, schedule=schedule, clip=1.0)
     undisturbed, report = _train(settings)
     listener = Listener(until=8 * after)
@@ -116,10 +125,36 @@ def test_resumed_training_equals_undisturbed(tmp_path: Path, after: int, schedul
     found, again = _train(settings, work=tmp_path, progress=resumed)
     assert _weights(found) == _weights(undisturbed)
     assert [row["loss"] for row in again["epochs"]] == [row["loss"] for row in report["epochs"]]
-    assert ("going on after epoch" in resumed.lines[-1]) == (after > 5)
+    said = {
+        (1, False): "",
+        (2, True): "within epoch 1, after 1 batches",
+        (7, True): "within epoch 2, after 1 ",
+        (11, True): "after epoch 2,",
+    }
+    assert said.get((after, within), "going on after epoch") in resumed.lines[-1]
+    assert (resumed.lines[-1] == "") == (after == 1)
     assert resumed.done == resumed.total == 3 * 40
     once_more, _ = _train(settings, work=tmp_path)
     assert _weights(once_more) == _weights(undisturbed), "a finished training is not trained on"
+
+
+def test_a_pass_begun_by_other_processes_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout would be drawn from another process's numbers; the epoch's start can be gone on from by any number of processes."""
+    settings = TrainingSettings(epochs=2)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        _train(settings, work=tmp_path, progress=Listener(until=8 * 7))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-000001", "checkpoint-000001-000000001"]
+    file = tmp_path / "checkpoint-000001-000000001"
+    facts = artefact.read_json(file / "facts.json")
+    with artefact.writing(tmp_path / "other", "checkpoint") as writer:
+        writer.arrays("state", artefact.opening(file, "checkpoint").arrays("state"))
+        facts["facts"]["begun"]["processes"] = 2
+        writer.json("facts", facts)
+    folders.remove(file)
+    (tmp_path / "other").rename(file)
+    _train(settings, work=tmp_path, progress=(resumed := Listener()))
+    assert "going on after epoch 1," in resumed.lines[-1]
 
 
 def test_checkpoints_are_data_and_one(tmp_path: Path) -> None:
@@ -136,7 +171,8 @@ def test_a_checkpoint_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
     _train(settings, work=tmp_path, identity={"fields": ("a",)})
     listener = Listener()
     _train(settings, work=tmp_path, identity={"fields": ("b",)}, progress=listener)
-    assert listener.lines == [""] and listener.done == 80
+    assert listener.lines[1:] == [f"training: the checkpoint in {tmp_path} is of another training (other fields), so this one begins anew."]
+    assert listener.done == 80
     _train(settings, work=tmp_path, identity={"fields": ("b",)}, progress=(again := Listener()))
     assert again.notes == ["", ""], "this one is finished already"
 
@@ -175,6 +211,92 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
     settings = TrainingSettings(learning_rate=1e30, epochs=3)
     with pytest.raises(TrainingError, match=r"epoch \d.*lower learning_rate \(now 1e\+30\) or set clip"):
         _train(settings)
+
+
+class Strange(Mean):
+    """A mean whose loss does something strange: `how` is called with the values, the guess and the weight nobody reads."""
+
+    def __init__(self, how: Callable[[Tensor, nn.Parameter, nn.Parameter], Tensor]) -> None:
+        super().__init__()
+        self.how, self.unread = how, nn.Parameter(torch.ones(2))
+
+    def loss(self, batch: Numbers) -> tuple[Tensor, int]:
+        return super().loss(batch)[0] + self.how(batch.values, self.guess, self.unread), len(batch.values)
+
+
+class Once(torch.autograd.Function):
+    """Adds nothing to the loss, and `slope` to the gradient of what it is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        ctx.slope, ctx.shape = slope, x.shape
+        return x.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:
+        return torch.full(ctx.shape, ctx.slope), None
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("of", "slope", "message"),
+    [
+        ("guess", torch.inf, "the loss is nan in epoch 2"), ("unread", torch.inf, "the weights 'unread' are not finite after epoch 2"),
+        ("unread", 1e25, "the gradients of 'unread' were too large for float32, after epoch 2"),
+    ],
+)  # fmt: skip
+def test_gradients_that_are_not_finite_stop_training(of: str, slope: float, message: str, clip: float, tmp_path: Path) -> None:
+    """A finite loss with infinite gradients would poison the weights, and with them the checkpoint that a training goes on from."""
+    if clip and slope < torch.inf:
+        return  # which clipping mends
+    batches = 0
+
+    def once(values: Tensor, guess: nn.Parameter, unread: nn.Parameter) -> Tensor:
+        nonlocal batches
+        batches += torch.is_grad_enabled()
+        return Once.apply({"guess": guess, "unread": unread}[of], slope if batches == 7 else 0.0)
+
+    with pytest.raises(TrainingError, match=message) as caught:
+        _train(TrainingSettings(epochs=3, clip=clip), Strange(once), work=tmp_path)
+    assert f"lower learning_rate (now 0.001) or set clip (now {clip:g}" in str(caught.value)
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == "checkpoint-000001"
+    assert all(np.isfinite(array).all() for array in load_file(kept / "state.safetensors").values())
+    batches, listener = 100, Listener()
+    _train(TrainingSettings(epochs=3, clip=clip), Strange(once), work=tmp_path, progress=listener)
+    assert "going on after epoch 1" in listener.lines[1]
+    listener = Listener()
+    settings = TrainingSettings(epochs=3, clip=clip, learning_rate=1e-4)
+    _train(settings, Strange(once), work=tmp_path, progress=listener, identity={"settings": {"learning_rate": 1e-4}})
+    assert "of another training" in listener.lines[1] and "this one begins anew" in listener.lines[1]
+
+
+def test_a_held_out_loss_that_is_not_finite_stops_training() -> None:
+    """The best epoch would be sought among not-a-numbers."""
+
+    def never(values: Tensor, guess: nn.Parameter, unread: nn.Parameter) -> Tensor:
+        return torch.zeros(()) if torch.is_grad_enabled() else torch.tensor(torch.inf)
+
+    with pytest.raises(TrainingError, match=r"the loss on held-out users is inf in epoch 1.*lower learning_rate"):
+        _train(TrainingSettings(), Strange(never))
+
+
+@pytest.mark.parametrize(("rate", "diverges"), [(0.01, False), (40.0, True)])
+def test_a_loss_that_rises_and_rises_stops_training(rate: float, diverges: bool) -> None:
+    """A training that has lost its way, every number finite, would go on to the end, and be kept."""
+    settings = TrainingSettings(epochs=3, learning_rate=rate)
+    if not diverges:
+        _train(settings)
+        return
+    with pytest.raises(TrainingError, match=r"the loss has risen to [\d.e+]+ in epoch 1, from 0\.\d+ in the beginning.*\(now 40\)"):
+        _train(settings)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "clip"])
+def test_rates_are_finite(name: str) -> None:
+    """A learning rate of infinity would be a training of not-a-numbers."""
+    with pytest.raises(RecipeError, match=name):
+        TrainingSettings(**{name: float("inf")})
 
 
 def test_nothing_to_learn_from() -> None:

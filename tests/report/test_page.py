@@ -7,7 +7,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from habitus.report import page, people, sections
+from habitus.report import ledger, page, people, sections
 from habitus.report.album import Album
 from habitus.report.figures import training
 from habitus.report.gather import Run
@@ -65,10 +65,25 @@ def test_fields_table_has_each_share_in_its_column() -> None:
     assert found[-5:] == ["sku", *(f"{share}\u202f%" for share in ("10.0", "20.0", "30.0", "40.0"))]
 
 
-def test_rows_table_tells_kept_from_refused(opened: Run) -> None:
-    """Three rows in ten refused is a warning; seven in ten is an alarm."""
-    run = with_facts(opened, rows={"buy": {"rows": 10, "kept": 7, "refused": 3, "first": None, "last": None}})
-    assert cells(sections._rows_table(run))[-6:] == ["buy", "10", "7", "3", "–", "–"]
+def test_ledger_tells_kept_from_refused(opened: Run) -> None:
+    """Three rows in ten refused is a warning; seven in ten is an alarm. What is 0 in every table takes no column."""
+    told = dict(opened.facts["ledger"])
+    reasons = {"no user": 2, "no time": 0, "unreadable time": 0, "no user, no time": 1, "no user, unreadable time": 0}
+    one = {"read": 10, "unmatched": 0, "rows": 10, "reasons": reasons, "refused": 3, "kept": 7, "after": 4, "of_others": 0, "before": 3}
+    told["tables"] = {"buy": {**one, "first": None, "last": None}}
+    told["users"] = {**told["users"], "in_log": 5, "not_asked": 0, "out": 4, "known": 0, "unknown": 4}
+    found = cells(ledger.ledger(with_facts(opened, ledger=told)))
+    head = ["table", "rows read", "no user", "neither", "usable", "after the cut-off", "events", "first", "last"]
+    assert found[: 2 * len(head)] == [*head, "buy", "10", "2", "1", "7", "4", "3", "–", "–"]
+    users = found[2 * len(head) :]
+    assert users[:4] == ["users", "how many", "with a usable row", "5"] and "of these with one before it, but not asked for" not in users
+    assert users[-4:] == ["with a vector that says something", "0", "with a row of zeros", "4"]
+
+
+def test_ledger_says_what_an_encoder_does_not_read(opened: Run) -> None:
+    """Whoever reads that half of the events are older than max_length must not take the other half's number for it."""
+    told = {**opened.facts["ledger"], "blocks": {"gru": {"known": 2, "events": 10, "read": 2, "beyond": 5, "of_no_use": 3}}}
+    assert cells(ledger.read_of(with_facts(opened, ledger=told)))[-6:] == ["gru", "10", "2", "5", "3", "50.0\u202f%"]
 
 
 def test_portrait_says_what_half_of_the_users_have(opened: Run) -> None:

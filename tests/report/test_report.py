@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from habitus.artefact import ABLATION, CUTOFFS
-from habitus.errors import InputError, MissingExtraError, ProfilesError
+from habitus.errors import InputError, MissingExtraError, ProfilesError, StorageError
 from habitus.report import page as page_module
 from habitus.report import write
 from habitus.report.gather import open_run
@@ -267,7 +267,7 @@ def test_write_replaces_its_own_page_and_refuses_a_folder(copy: Path, tmp_path: 
     assert write(copy) == write(copy) == copy / "report.html"
     assert not list(copy.glob("*.part"))
     (tmp_path / "in the way.html.part").mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(StorageError, match=r"in the way.*What was complete before still is"):
         write(copy, tmp_path / "in the way.html")
     for place in (tmp_path, tmp_path / "no" / "folder.html"):
         with pytest.raises(InputError, match="name a file"):

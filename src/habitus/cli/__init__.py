@@ -1,8 +1,10 @@
 """The command line: the only place that prints. Commands are thin; what they do is in `pipeline`."""
 
 import sys
+from typing import Any
 
 from habitus.errors import HabitusError
+from habitus.folders import refused
 from habitus.nn import processes
 
 _INTERRUPTED = 130
@@ -10,22 +12,42 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line. Errors raised on purpose end as one paragraph on stderr and their exit status."""
+    from typer import BadParameter
+
     from habitus.cli.app import app
 
+    usage: Any = BadParameter.__base__  # Typer brings a Click of its own, whose errors it does not name
     try:
         if processes.several():  # started by torchrun: the command runs once
             from habitus.following import join
 
             join()
-        app()
+        status = app(prog_name="habitus", standalone_mode=False)  # Typer makes an exit with status 130 of an interruption
     except HabitusError as error:
         sys.stderr.write(f"habitus: {error}\n")
         raise SystemExit(error.exit_status) from None
-    except OSError as error:  # a full disk, a folder that may not be written to
-        sys.stderr.write(f"habitus: {error.filename or 'the file system'}: {error.strerror or error}; what was complete before still is.\n")
+    except usage as error:
+        sys.stderr.write(_usage(error))
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a full disk, a folder that may not be written to, where no `folders.holding` has said so already
+        sys.stderr.write(f"habitus: {refused(error)}\n")
         raise SystemExit(1) from None
-    except (KeyboardInterrupt, SystemExit) as ended:  # Typer makes an exit with status 130 of the former
-        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
-            raise
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
+    if status == _INTERRUPTED:
         sys.stderr.write("habitus: interrupted; `run` goes on with --resume, `evaluate --cutoffs` when it is called again.\n")
-        raise SystemExit(_INTERRUPTED) from None
+    raise SystemExit(status or 0)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with a call, as one paragraph; the help itself for a call without any word."""
+    found = error.__cause__
+    if hasattr(found, "errors"):  # Pydantic's, which Typer repeats without what was received
+        from habitus.toml import explain
+
+        error.message = explain(found)
+    message = str(error.format_message()).strip().replace("Value error, ", "")
+    if message.count("\n") > 1:  # the help, for a call without any word
+        return message + "\n"
+    name = "habitus" if error.ctx is None else error.ctx.command_path
+    return f"{name}: {' '.join(message.split()).rstrip('.')}; `{name} --help` says what there is.\n"

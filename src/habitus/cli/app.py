@@ -31,6 +31,7 @@ Seed = Annotated[int, typer.Option(help="Same seed, same machine: same vectors."
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only results and errors.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is at --out, if it is Habitus's own.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Take up an interrupted run after its last finished part.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on although, by estimate, memory or disk will not do.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only events before this time (UTC), as 2022-11-11 or 2022-11-11T12:00.")]
 Window = Annotated[str | None, typer.Option(metavar="DAYS", help="Length of each label window, as 14d; the recipe's if not given.")]
 Probe = Annotated[
@@ -72,27 +73,30 @@ def init(
     """Look at tables and draft a log.toml beside them."""
     from habitus.cli import show
     from habitus.errors import OutputExistsError
+    from habitus.folders import replacing
     from habitus.log.drafting import draft
 
     target = folder / "log.toml"
     if target.exists() and not overwrite:
         raise OutputExistsError(f"{target} exists already; nothing was written. Pass --overwrite to replace it.")
     drafted = draft(folder)
-    target.write_text(drafted.toml, encoding="utf-8")
+    with replacing(target) as part:
+        part.write_text(drafted.toml, encoding="utf-8")
     show.draft(target, drafted.toml, drafted.notes)
 
 
 @app.command()
 def check(log: LogPath, engine: Engine = "polars", as_json: Json = False) -> None:
     """Say what is in a log, and everything that is wrong with it; status 2 if a run would stop."""
+    from habitus.beginning import expected_ledger
     from habitus.cli import show
     from habitus.log.checks import inspect
     from habitus.log.engine import engine_named
     from habitus.log.sources import open_log
 
-    described = open_log(log)
-    found = inspect(described, engine_named(engine))
-    show.inspection(described, found, as_json)
+    described, runs = open_log(log), engine_named(engine)
+    found = inspect(described, runs)
+    show.inspection(described, found, as_json, *expected_ledger(described, runs, found))
     if found.stops_a_run:
         raise typer.Exit(2)
 
@@ -106,15 +110,25 @@ def run(
     users: Users = None, engine: Engine = "polars", bad_rows: BadRows = "stop", rejected: Rejected = None, device: Device = "auto",
     tasks: Tasks = None, probe: Probe = None, seeds: Seeds = None,
     report: Annotated[bool, typer.Option(help="Write RUN/report.html at the end (with the extra `report`).")] = True,
-    seed: Seed = 0, quiet: Quiet = False, as_json: Json = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take in time, memory and disk; status 2 if that will not do.")
+    ] = False,
+    force: Force = False, seed: Seed = 0, quiet: Quiet = False, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Split, fit, encode, evaluate, report: the main job."""
     from habitus import pipeline
     from habitus.cli import judging, scores, show
+    from habitus.progress import SILENT
     from habitus.recipe import Recipe
 
     options = _options(engine, bad_rows, rejected, users, device, seed, quiet)
+    options = replace(options, force=force)
     followed = Recipe.named(recipe).judged_by(**judging.said_of_judge(tasks, probe, seeds))
+    if dry_run:
+        show.estimated(
+            pipeline.planned(followed, log, out, window=window, only=only or (), options=replace(options, progress=SILENT)), as_json
+        )
+        return
     result = pipeline.run(
         followed, log, out, window=window, resume=resume or bool(only), overwrite=overwrite, only=only or (),
         options=options,
@@ -132,13 +146,13 @@ def fit(
     recipe: RecipeName, log: LogPath,
     out: Annotated[Path, typer.Option(metavar="MODEL", help="Folder of the model.")],
     until: Until = None, overwrite: Overwrite = False, users: Users = None, engine: Engine = "polars", bad_rows: BadRows = "stop",
-    rejected: Rejected = None, device: Device = "auto", seed: Seed = 0, quiet: Quiet = False,
+    rejected: Rejected = None, device: Device = "auto", force: Force = False, seed: Seed = 0, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Learn a model from a log, or from its events before a time."""
     from habitus import pipeline
     from habitus.cli import show
 
-    options = _options(engine, bad_rows, rejected, users, device, seed, quiet)
+    options = replace(_options(engine, bad_rows, rejected, users, device, seed, quiet), force=force)
     model = pipeline.fit(recipe, log, out, until=until, overwrite=overwrite, options=options)
     show.model(out, model)
 
@@ -148,14 +162,14 @@ def encode(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder written by `habitus fit`, or RUN/model.")],
     log: LogPath, out: Annotated[Path, typer.Option(metavar="PROFILES", help="Folder of the profiles.")],
     until: Until = None, overwrite: Overwrite = False, users: Users = None, engine: Engine = "polars", bad_rows: BadRows = "stop",
-    rejected: Rejected = None, device: Device = "auto", precision: Precision = "float32", quiet: Quiet = False,
+    rejected: Rejected = None, device: Device = "auto", precision: Precision = "float32", force: Force = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Profile users with a fitted model, as of a time or of the log's end."""
     from habitus import pipeline
     from habitus.cli import show
     from habitus.model import Model
 
-    options = replace(_options(engine, bad_rows, rejected, users, device, 0, quiet), precision=precision)
+    options = replace(_options(engine, bad_rows, rejected, users, device, 0, quiet), precision=precision, force=force)
     fitted = Model.open(model)
     profiles = pipeline.encode_to(fitted, log, out, until=until, overwrite=overwrite, options=options)
     show.encoded(out, profiles, fitted.shares, profiles.facts["shares"])
@@ -278,6 +292,26 @@ def report(
     ids = [one.strip() for one in (users or "").split(",") if one.strip()]
     page = write(run, out, users=ids, map=map, seed=seed, device=device, progress=listener(quiet))
     typer.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser.")
+
+
+@app.command()
+def forget(
+    users: Annotated[str, typer.Argument(metavar="USERS", help="A file of ids (.npy, .parquet, .csv, or one per line), or ID,ID…")],
+    within: Annotated[list[Path], typer.Option("--in", metavar="RUN...", help="Runs, models, profiles, or folders that hold some.")],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help="More folders, after the first of --in.", hidden=True)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    quiet: Quiet = False, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Remove users from runs, profiles and whatever else was written of them, and say which models need refitting."""
+    from habitus.cli import show_forgotten
+    from habitus.cli.listening import listener
+    from habitus.forgetting import forget as forgetting
+
+    found = forgetting(show_forgotten.asked(users), [*within, *(more or [])], dry_run=dry_run, progress=listener(quiet))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        show_forgotten.forgotten(found)
 
 
 def _options(engine: str, bad_rows: Any, rejected: Path | None, users: Path | None, device: str, seed: int, quiet: bool) -> "Options":

@@ -1,6 +1,7 @@
 """What `habitus evaluate` does: scores, scores at several dates, or the poison check; and what its options say."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 
 def said_of_judge(tasks: str | None, probe: Any, seeds: str | None) -> dict[str, Any]:
     """What `--tasks`, `--probe` and `--seeds` say, with None for what is not said."""
-    from habitus.errors import InputError
+    from habitus.errors import InputError, shown
     from habitus.judge.tasks import TASKS
     from habitus.recipe import tasks_of_file
 
     numbers = None if seeds is None else [seed.strip() for seed in seeds.split(",")]
-    if numbers is not None and not all(number.isdecimal() for number in numbers):
-        raise InputError(f"seeds: whole numbers from 0 up, separated by commas, are needed; received {seeds!r}.")
+    digits = re.compile("[0-9]{1,19}")
+    if numbers is not None and not all(digits.fullmatch(number) for number in numbers):
+        raise InputError(f"seeds: whole numbers from 0 up, separated by commas, are needed; received {shown(seeds)}.")
     said: dict[str, Any] = {"probe": probe, "seeds": numbers and tuple(map(int, numbers)), "tasks": None, "own_tasks": None}
     if tasks is None:
         return said
@@ -80,7 +82,7 @@ def evaluate(
         _note_other_log(path, judged_by, options)
     board = pipeline.evaluate(
         sets, judged_by, judged=replace(recipe.judge, tasks=tuple(task.name for task in recipe.tasks)),
-        own_tasks=recipe.own_tasks, window=window or (f"{run.window_days}d" if run else "14d"), options=options,
+        own_tasks=recipe.own_tasks, window=window if window is not None else f"{run.window_days}d" if run else "14d", options=options,
     )  # fmt: skip
     if not emitted(board.to_json(), json_file):
         scores.scoreboard(board)
@@ -101,7 +103,8 @@ def roll(
     run, engine = FinishedRun.open(folder), engine_named(options.engine)
     log_of_run = run.log(log)
     found = rolled(
-        run.recipe.judged_by(**said), log_of_run, folder, cutoffs=cutoffs, models=models, window=window or f"{run.window_days}d",
+        run.recipe.judged_by(**said), log_of_run, folder, cutoffs=cutoffs, models=models,
+        window=f"{run.window_days}d" if window is None else window,
         resume=True, options=replace(options, seed=run.facts["seed"], users=run.chosen(log_of_run, engine)),
     )  # fmt: skip
     if not emitted(found.to_json(), json_file):
@@ -146,13 +149,16 @@ def check_json_file(json_file: Path | None) -> None:
 
 def emitted(body: Any, json_file: Path | None) -> bool:
     """Write JSON into the file, or print it (`-`); whether it was printed, so that nothing else should be."""
+    from habitus.folders import replacing
+
     if json_file is None:
         return False
     text = json.dumps(body, indent=2)
     if str(json_file) == "-":
         typer.echo(text)
         return True
-    json_file.write_text(text + "\n", encoding="utf-8")
+    with replacing(json_file) as part:
+        part.write_text(text + "\n", encoding="utf-8")
     return False
 
 

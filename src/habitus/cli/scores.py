@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from habitus.cli import show_ledger
 from habitus.cli.show import console_of, signed, with_interval
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def scoreboard(board: "Scoreboard", facts: Mapping[str, Any] | None = None) -> N
         _challenge_scores(console, board, names, tasks)
     for line in _meaning(board, names, tasks):
         console.print(line)
+    if facts:
+        console.print()
+        for line in show_ledger.lines_of(facts["ledger"]):
+            console.print(line)
 
 
 def comparison(board: "Scoreboard", sets: Sequence[str]) -> None:
@@ -174,7 +179,7 @@ def _setting(board: "Scoreboard", tasks: Sequence[str], facts: Mapping[str, Any]
     lines += [
         f"{', '.join(names)} {'read' if len(names) > 1 else 'reads'} each user's newest events; {old:,} of {events:,} events are older and "
         "were left out."
-        for (events, old), names in _alike(facts.get("events_left_out", {})).items()
+        for (events, old), names in _alike({name: [one["events"], one["beyond"]] for name, one in _blocks(facts).items()}).items()
         if old
     ]
     lines += [
@@ -191,6 +196,12 @@ def _setting(board: "Scoreboard", tasks: Sequence[str], facts: Mapping[str, Any]
         for reason, names in _alike(facts.get("members_left_out", {})).items()
     ]
     return lines
+
+
+def _blocks(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What each encoder of a run read; nothing where it is no run that is shown."""
+    blocks: Mapping[str, Any] = facts["ledger"]["blocks"] if "ledger" in facts else {}
+    return blocks
 
 
 def _meaning(board: "Scoreboard", names: Sequence[str], tasks: Sequence[str]) -> list[str]:

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from habitus.errors import InputError
+
 if TYPE_CHECKING:
+    from habitus.estimate import Estimate
+    from habitus.ledger import Ledger
     from habitus.log.checks import Inspection
     from habitus.log.description import EventLog
     from habitus.model import Model
@@ -64,24 +68,25 @@ def draft(target: Path, text: str, notes: Sequence[str]) -> None:
     console.print(f"Written to {target}. Read it, mend it, then: habitus check {target}", soft_wrap=True)
 
 
-def inspection(log: "EventLog", found: "Inspection", as_json: bool) -> None:
-    """What is in a log and what is wrong with it."""
+def inspection(log: "EventLog", found: "Inspection", as_json: bool, ledger: "Ledger | None" = None, cut: bool = False) -> None:
+    """What is in a log and what is wrong with it; `ledger`: what becomes of its rows, with a run's cut-off if there is a `cut`."""
+    from habitus.cli import show_ledger
+
     if as_json:
         body = {
             "source": log.source, "users": found.users, "events_per_user": found.events_per_user, "distinct": found.distinct,
-            "tables": {name: {**asdict(table), "kept": table.kept} for name, table in found.tables.items()},
+            "tables": {name: asdict(table) for name, table in found.tables.items()},
+            "ledger": None if ledger is None else ledger.to_json(),
             "roles": log.roles.model_dump(), "findings": [asdict(one) for one in found.findings], "stops_a_run": found.stops_a_run,
         }  # fmt: skip
         sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
         return
     console = console_of()
     console.print(f"{log.source}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("event", "rows", "kept", "refused", "first", "last"):
-        table.add_column(column, justify="left" if column == "event" else "right")
-    for name, one in found.tables.items():
-        table.add_row(name, f"{one.rows:,}", f"{one.kept:,}", f"{one.refused:,}", _day(one.first), _day(one.last))
-    console.print(table)
+    if ledger is not None:
+        show_ledger.of_log(ledger, cut)
+    else:
+        _tables(console, found)
     if found.users:
         spread = ", ".join(f"{name} {value:,.0f}" for name, value in found.events_per_user.items())
         console.print(f"{found.users:,} users; events per user: {spread}")
@@ -97,6 +102,16 @@ def inspection(log: "EventLog", found: "Inspection", as_json: bool) -> None:
     console.print(_verdict(found), soft_wrap=True)
 
 
+def _tables(console: Console, found: "Inspection") -> None:
+    """The rows of the tables that could be read, where another one could not."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("event", "rows read", "refused", "usable", "first", "last"):
+        table.add_column(column, justify="left" if column == "event" else "right")
+    for name, one in found.tables.items():
+        table.add_row(name, f"{one.read:,}", f"{one.refused:,}", f"{one.kept:,}", day_of(one.first), day_of(one.last))
+    console.print(table)
+
+
 def _verdict(found: "Inspection") -> str:
     if not found.findings:
         return "Nothing is wrong with it."
@@ -107,7 +122,8 @@ def _verdict(found: "Inspection") -> str:
     return "A run would stop: mend the bad rows, or pass --bad-rows skip to go on without them."
 
 
-def _day(time: int | None) -> str:
+def day_of(time: int | None) -> str:
+    """A time (microseconds UTC) to the minute; – for none."""
     import numpy as np
 
     return "–" if time is None else str(np.datetime64(time, "us"))[:16].replace("T", " ")
@@ -116,7 +132,7 @@ def _day(time: int | None) -> str:
 def model(out: Path, fitted: "Model") -> None:
     """What a fitted model holds."""
     console = console_of()
-    console.print(f"{out}: learned from events before {_day(fitted.until)} (UTC); encoders: {', '.join(e.name for e in fitted.encoders)}")
+    console.print(f"{out}: learned from events before {day_of(fitted.until)} (UTC); encoders: {', '.join(e.name for e in fitted.encoders)}")
     for name, reason in fitted.left_out.items():
         console.print(f"{name} is left out: {reason}.")
 
@@ -124,10 +140,10 @@ def model(out: Path, fitted: "Model") -> None:
 def encoded(out: Path, profiles: "Stored", before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """What was encoded, and per field how many values the model had no code for, beside how many at fit."""
     console = console_of()
-    nothing = profiles.facts["users_without_events"]
+    nothing = profiles.facts["ledger"]["users"]["without_events"]
     unread = profiles.unknown - nothing
     console.print(
-        f"{out}: {profiles!r}, as of {_day(profiles.until)} (UTC); {nothing:,} of them have no event before that"
+        f"{out}: {profiles!r}, as of {day_of(profiles.until)} (UTC); {nothing:,} of them have no event before that"
         f"{f', {unread:,} more none that an encoder reads' if unread else ''}.",
         soft_wrap=True,
     )
@@ -138,6 +154,20 @@ def encoded(out: Path, profiles: "Stored", before: Mapping[str, Any], now: Mappi
         old = before.get(name, {"other": 0.0, "absent": 0.0})
         table.add_row(name, *(f"{value:.1%}" for value in (share["other"], old["other"], share["absent"], old["absent"])))
     console.print(table)
+
+
+def estimated(found: "Estimate", as_json: bool) -> None:
+    """What a run would take; status 2 where that does not fit."""
+    from habitus.estimate import size, table
+
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json(), indent=2) + "\n")
+    else:
+        console = console_of()
+        console.print(table(found), soft_wrap=True)
+    lacking = [f"{stage.name}: {size(needs)} of {what} is needed, {size(free)} is free" for what, stage, needs, free in found.lacking()]
+    if lacking:
+        raise InputError(f"it will not fit: {'; '.join(lacking)}. `run` without --dry-run says what to change.")
 
 
 def recipes(found: Mapping[str, "Recipe"]) -> None:

@@ -15,14 +15,19 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from habitus import checked
+from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, NothingToLearnError, TrainingError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, Field, Timelines
 from habitus.progress import Progress
 
 Array = NDArray[Any]
 _AT_ONCE = 1 << 22  # float64 numbers (32 MiB) in each array of a batch of equations
+_SMALLEST, _LARGEST = 1e-9, 1e9  # of weights, alpha, regularization and half-lives: beyond, float32 knows nothing but 0 and infinity
+_LIBRARIES, _SOLVING = 40 << 20, 128 << 20  # bytes of memory: what is loaded, and batches of equations
 _FEW_PAIRS = 100_000  # below it, threads cost more than they save; they make no difference to what is learned
 
 
@@ -33,7 +38,7 @@ class ALSSettings:
     field: str = "@item"
     """The field whose values are factorized; a number field's buckets are its values."""
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """Event type → what an event of it counts for, above 0; "*": every type not named. Others do not count. Empty: every type counts 1."""
+    """Event type → what an event of it counts for, 1e-9 to 1e9; "*": every type not named. Others do not count. Empty: each counts 1."""
     keep: int | None = None
     """Most frequent values that count; none given: all that the vocabulary tells apart."""
     factors: int = 64
@@ -41,23 +46,25 @@ class ALSSettings:
     iterations: int = 15
     """How often users' and values' factors are solved in turn."""
     regularization: float = 0.01
-    """Weight of a factor's squared length, above 0; the same however many users there are."""
+    """Weight of a factor's squared length, 1e-9 to 1e9; the same however many users there are."""
     alpha: float = 1.0
-    """Confidence per unit counted, above 0: a user's value is believed wanted alpha × count, every other value not wanted 1."""
+    """Confidence per unit counted, 1e-9 to 1e9: a user's value is believed wanted alpha × count, every other value not wanted 1."""
     counts: str = "linear"
     """What a user's count c of a value (with weights and ages) enters as: "linear" c, or "log" log(1 + c)."""
     half_life: float | None = None
-    """Days before the cut-off after which an event counts half; none given: however old, it counts the same."""
+    """Days before the cut-off, 1e-9 to 1e9, after which an event counts half; none given: however old, it counts the same."""
 
     def __post_init__(self) -> None:
         require(isinstance(self.field, str) and self.field != "", "field", "the name of a field", self.field)
         for name in ("factors", "iterations") if self.keep is None else ("factors", "iterations", "keep"):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
+        rule = f"a number from {_SMALLEST:g} to {_LARGEST:g}"
         for name in ("regularization", "alpha"):
-            require(0 < getattr(self, name) < np.inf, name, "a number above 0", getattr(self, name))
-        require(self.half_life is None or 0 < self.half_life < np.inf, "half_life", "days above 0, or left out", self.half_life)
+            require(_SMALLEST <= getattr(self, name) <= _LARGEST, name, rule, getattr(self, name))
+        usable = self.half_life is None or _SMALLEST <= self.half_life <= _LARGEST
+        require(usable, "half_life", f"{rule} (days), or left out", self.half_life)
         for event_type, weight in self.weights.items():
-            require(0 < weight < np.inf, f"weights, {event_type!r}", "a number above 0 (a type left out counts nothing)", weight)
+            require(_SMALLEST <= weight <= _LARGEST, f"weights, {event_type!r}", f"{rule} (a type left out counts nothing)", weight)
         require_one(self.counts, "counts", ("linear", "log"))
 
 
@@ -91,6 +98,22 @@ class ALS(Encoder):
     def dim(self) -> int:
         """Number of columns."""
         return int(self.settings.factors)
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every event with a value that counts is taken for a pair of its own, so that there are rather too many."""
+        own, users = self.settings, outline.users
+        values = self._values(outline.timelines.field(own.field))
+        share = outline.share_of(own.weights) if own.weights else 1.0
+        pairs = outline.events * min(outline.with_value(own.field), share)
+        learners = min(users, pairs)
+        factors = 4.0 * own.factors * (learners + values)
+        passes = own.iterations * own.factors * (22 * pairs + 1.1 * own.factors * (learners + values))
+        learn = Work(
+            passes=passes + 600.0 * outline.events, calls=2e4, threads=threads if pairs >= _FEW_PAIRS else 1,
+            held=60 * pairs + 2 * factors + _LIBRARIES, stays=factors + _LIBRARIES, written=4.0 * own.factors * values,
+        )  # fmt: skip
+        solve = Work(passes=300.0 * outline.events + 1000.0 * own.factors * learners).of_block(users, own.factors, beside=_SOLVING)
+        return Cost(learn, solve, own.factors)
 
     @property
     def value_factors(self) -> Array:
@@ -138,16 +161,23 @@ class ALS(Encoder):
 
             try:
                 model.fit(matrix, show_progress=False, callback=after)
-            except ModelFitError:
+                sound = bool(np.isfinite(model.item_factors).all())
+            except ModelFitError:  # by which implicit means NaN, and not infinity
+                sound = False
+            except ZeroDivisionError:  # by the confidence of all cells, where implicit says how large the loss is
                 raise TrainingError(
-                    f"{self.name}: the factors are not finite; lower alpha (now {self.settings.alpha:g}) or raise regularization (now "
-                    f"{self.settings.regularization:g})."
+                    f"{self.name}: all that is counted weighs nothing in float32; raise alpha (now {self.settings.alpha:g}) or the weights."
                 ) from None
+        if not sound:
+            raise TrainingError(
+                f"{self.name}: the factors are not finite; lower alpha (now {self.settings.alpha:g}) or the weights, or raise "
+                f"regularization (now {self.settings.regularization:g})."
+            )
         return model.item_factors, losses[-1]
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         pairs = self._pairs(timelines)
-        learned = np.any(self._factors, axis=1)[pairs.value] & (pairs.confidence.astype(np.float32) > 0)  # not faded away
+        learned = np.any(self._factors, axis=1)[pairs.value]
         pairs = Pairs(pairs.user[learned], pairs.value[learned], pairs.confidence[learned])
         matrix, lengths = np.zeros((len(timelines), self.dim), np.float32), np.bincount(pairs.user, minlength=len(timelines))
         spread, axes = np.linalg.eigh(self._gram)  # not Cholesky: with more factors than values it is singular, and may round below 0
@@ -173,7 +203,9 @@ class ALS(Encoder):
             weight = weight * 0.5 ** ((timelines.until - events.time) / (own.half_life * DAY))
         pair, which = np.unique((events.owner * values + value)[counts], return_inverse=True)
         count = np.bincount(which, weight[counts], len(pair))
-        return Pairs(pair // values, pair % values, own.alpha * (np.log1p(count) if own.counts == "log" else count))
+        confidence = own.alpha * (np.log1p(count) if own.counts == "log" else count)
+        there = confidence >= np.finfo(np.float32).tiny  # not faded away
+        return Pairs(pair[there] // values, pair[there] % values, confidence[there])
 
     def _values(self, field: Field) -> int:
         """How many values are told apart, one at least so that a matrix can be made."""
@@ -184,7 +216,11 @@ class ALS(Encoder):
         return {"factors": self._factors, "gram": self._gram}, {}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._factors, self._gram = arrays["factors"], arrays["gram"]
+        where = f"encoder {self.name}"
+        values = self._values(Field(self.settings.field, "category", self.coded(self.settings.field)))
+        self._factors = checked.array(arrays, "factors", where, "f", (values, self.dim))
+        self._gram = checked.array(arrays, "gram", where, "f", (self.dim, self.dim))
+        checked.require(np.allclose(self._gram, _gram(self._factors)), where, "`gram` is the product of the factors with themselves")
 
 
 def _gram(factors: Array) -> Array:

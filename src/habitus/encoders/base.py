@@ -16,8 +16,11 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import ArtefactError, LogError, RecipeError, require_one
+from habitus import artefact, checked
+from habitus.costs import Cost, Work
+from habitus.errors import ArtefactError, LogError, NotFiniteError, RecipeError, require_one
+from habitus.log.outline import Outline
+from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
 from habitus.profiles import Profiles
 from habitus.progress import SILENT, Progress
@@ -43,6 +46,7 @@ class Encoder(ABC):
     event_settings: ClassVar[tuple[str, ...]] = ()  # settings that map event types, "*" for those not named, to what they count for
     cannot_read: ClassVar[tuple[str, ...]] = ()  # kinds of fields
     in_bfloat16: ClassVar[bool] = False  # whether it can encode in bfloat16
+    reads_all: ClassVar[bool] = True  # whether all events that it is given are read; if not, `_encode` counts what it reads: `_events_read`
     shared: ClassVar[bool] = False  # whether several processes can train it; in all but the first, `_fit` then ends after the training
 
     def __init__(self, settings: Any = None, *, name: str | None = None) -> None:
@@ -51,6 +55,7 @@ class Encoder(ABC):
         self.model_until: int | None = None  # microseconds UTC; None before `fit`
         self._coding: dict[str, Any] = {}  # how the timelines of fit were coded
         self.facts: dict[str, Any] = {}  # what `fit` has to report: losses, accuracies, durations; JSON values
+        self._events_read = 0  # by the last `encode`
 
     def fit(
         self, timelines: Timelines, *, seed: int = 0, device: str = "auto", progress: Progress = SILENT, work: Path | None = None
@@ -75,6 +80,9 @@ class Encoder(ABC):
     def _check(self, timelines: Timelines) -> None:
         """Raises LogError if `fit` has not been called, or has failed, or the timelines were coded with another vocabulary."""
         self._check_fitted()
+        for name in self.fields_named(self.settings) if self.cannot_read else ():
+            if (unread := timelines.field(name).kind) in self.cannot_read:
+                raise LogError(f"{self.name}: {name} is of kind {unread}, which {self.kind} cannot read; choose another field.")
         if self._coding != (coding := _coding_of(timelines)):
             fields, known = coding["fields"], self._coding["fields"]
             changed = [name for name in {**fields, **known} if fields.get(name) != known.get(name)]
@@ -89,28 +97,45 @@ class Encoder(ABC):
 
         `precision` "bfloat16" is heeded where `in_bfloat16` says so: faster on processors that have it, and near the same (a user's
         vector keeps a cosine of .9995 to float32); the block's facts record it. Raises LogError if
-        `fit` has not been called, or the timelines were coded with another vocabulary.
+        `fit` has not been called, or the timelines were coded with another vocabulary; NotFiniteError rather than hand on a NaN or
+        an infinity.
         """
         self._check(timelines)
         require_one(precision, "precision", ("float32", "bfloat16"))
         kind = precision if self.in_bfloat16 else "float32"
         there = np.flatnonzero(timelines.lengths > 0)
         matrix, known = np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
+        self._events_read = 0
         with progress.stage(f"encoding with {self.name}", int(timelines.lengths.sum()), "events") as advance:
             for piece in (active := timelines.at(there)).pieces():
                 part = active.at(piece)
                 with _computing_in(kind):
                     matrix[there[piece]], known[there[piece]] = self._encode(part, device=device)
+                self._events_read += part.n_events if self.reads_all else 0
                 advance(part.n_events)
-        return Profiles.single(
-            self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
-            features=tuple(self.features()),
-            facts={"events": timelines.n_events, "events_left_out": self._left_out(timelines), "precision": kind},
-        )  # fmt: skip
+        beyond, other = self._unread(timelines)
+        try:
+            return Profiles.single(
+                self.name, timelines.users, matrix, known, until=timelines.until, model_until=self.model_until,
+                features=tuple(self.features()),
+                facts={
+                    "events": timelines.n_events, "events_read": self._events_read, "events_left_out": beyond, "events_of_no_use": other,
+                    "precision": kind,
+                },
+            )  # fmt: skip
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{self.name} ({self.kind}): {error} {self._cure()}") from None
 
-    def _left_out(self, timelines: Timelines) -> int:
-        """Events beyond the newest that are read."""
-        return 0 if self.newest is None else int(np.maximum(timelines.lengths - self.newest, 0).sum())
+    def _cure(self) -> str:
+        """What to change where numbers come out that are not finite."""
+        rate = getattr(self.settings, "learning_rate", None)
+        trained = "" if rate is None else f"fit it with a lower learning_rate (now {rate:g}), or "
+        return f"Look for extreme values in the number fields that it reads; {trained}change its settings to less extreme ones."
+
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """How many events lie beyond the newest that are read, and how many say nothing that is read at all: of other types, or
+        without a value. With the events that were read, these are all."""
+        return (0 if self.newest is None else int(np.maximum(timelines.lengths - self.newest, 0).sum())), 0
 
     @classmethod
     def fields_named(cls, settings: Any) -> tuple[str, ...]:
@@ -141,9 +166,13 @@ class Encoder(ABC):
         return dataclasses.replace(settings, **changes) if changes else settings
 
     @classmethod
-    def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
-        """The settings less the fields and event types that the log lacks (`missing`: name → reason) or that are of a kind this
-        encoder cannot read, or None and the reason if too little is left to learn from. `kinds`: how each field is read."""
+    def fed_by(
+        cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[Any | None, str]:  # fmt: skip
+        """The settings less the fields (`missing`: name → reason) and event types (`absent`; the same names if not given) that the log
+        lacks, or that are of a kind this encoder cannot read, or None and the reason if too little is left to learn from. `kinds`:
+        how each field is read."""
+        absent = missing if absent is None else absent
         unfit = {name: f"{name} is {kind} in this log" for name, kind in kinds.items() if kind in cls.cannot_read}
         gone = {**unfit, **missing}
         changes: dict[str, Any] = {}
@@ -157,14 +186,15 @@ class Encoder(ABC):
                 return None, gone[before[0]]
         for name in cls.event_settings:
             before = getattr(settings, name)
-            changes[name] = {one: value for one, value in before.items() if one not in missing}
+            changes[name] = {one: value for one, value in before.items() if one not in absent}
             if before and not changes[name]:
-                return None, missing[next(iter(before))]
+                return None, absent[next(iter(before))]
         changed = {name: value for name, value in changes.items() if hasattr(settings, name) and getattr(settings, name) != value}
         try:
             return dataclasses.replace(settings, **changed), ""
         except RecipeError:  # what is left would not have been accepted in a recipe
-            return None, next(gone[one] for name in changed for one in getattr(settings, name) if one not in changed[name])
+            reasons = {**gone, **absent}
+            return None, next(reasons[one] for name in changed for one in getattr(settings, name) if one not in changed[name])
 
     @property
     def newest(self) -> int | None:
@@ -180,6 +210,16 @@ class Encoder(ABC):
         """The number of columns that a fit on these timelines would give; known before, so that a profile's size can be checked."""
         return self.dim
 
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """What a fit on timelines like these, and encoding them, would cost; nothing is read, nothing done. `threads`: of torch.
+
+        This one is of work that passes over the events once or twice; encoders that do more say so.
+        """
+        columns = self.width(outline.timelines)
+        return Cost(
+            Work(passes=100.0 * outline.events), Work(passes=400.0 * outline.events).of_block(outline.users, columns), columns
+        )  # fmt: skip
+
     def features(self) -> Sequence[str]:
         """What each column means, where columns have a meaning of their own; empty where they have none."""
         return ()
@@ -194,19 +234,31 @@ class Encoder(ABC):
             writer.json("facts", {"coding": self._coding, "model_until": self.model_until, "report": self.facts, "own": facts})
             writer.facts = {"encoder": self.kind, "name": self.name}
 
+    def without(self, users: Array) -> int:
+        """Drop what is kept of these users by themselves, ids of the type that is kept; how many there were. What is learned of many
+        stays: most kinds keep nothing else. One that does keeps the ids in its state's array `users`."""
+        return 0
+
     @staticmethod
     def load(folder: str | Path) -> "Encoder":
         """Read any encoder that `save` wrote. Raises ArtefactError if it is damaged."""
         reader = artefact.opening(folder, KIND)
+        said, facts = reader.said(_Said), reader.json("facts", _Facts)
         try:
-            kind = encoder_class(reader.manifest["encoder"])
-            encoder = kind(kind.Settings(**tupled(reader.json("settings"))), name=reader.manifest["name"])
-            facts = reader.json("facts")
-            encoder.model_until, encoder._coding, encoder.facts = facts["model_until"], facts["coding"], facts["report"]
-            encoder._restore(reader.arrays("state"), facts["own"])
+            kind = encoder_class(said.encoder)
+            encoder = kind(_settings(kind, reader), name=said.name)
+            encoder.model_until, encoder._coding, encoder.facts = facts.model_until, _sound_coding(facts.coding, folder), dict(facts.report)
+            encoder._restore(reader.arrays("state"), facts.own)
         except (KeyError, TypeError, ValueError, RuntimeError, RecipeError) as error:
-            raise ArtefactError(f"{folder}: what it holds is no {reader.manifest.get('encoder')} ({error}).") from None
+            raise ArtefactError(f"{folder}: what it holds is no {said.encoder[:80]} ({error}).") from None
         return encoder
+
+    def coded(self, name: str) -> int:
+        """How many codes the field `name` had at fit. Raises ArtefactError if there was none."""
+        if name in TIME_FIELDS and name not in self._coding["fields"]:
+            return FIRST + TIME_FIELDS[name].count(self._coding["origin"], self._coding["horizon"])
+        checked.require(name in self._coding["fields"], f"encoder {self.name}", f"{name[:80]!r} is a field that it was fitted with")
+        return int(self._coding["fields"][name])
 
     @abstractmethod
     def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
@@ -222,7 +274,8 @@ class Encoder(ABC):
 
     @abstractmethod
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        """Take back what `_state` gave."""
+        """Take back what `_state` gave. Raises ArtefactError, or what wrong values raise, if it does not fit together, or to the
+        settings: anybody may have written it."""
 
 
 def encoder_kinds() -> list[str]:
@@ -293,6 +346,42 @@ def _coding_of(timelines: Timelines) -> dict[str, Any]:
         "fields": {name: entry.size for name, entry in timelines.fields.items()}, "event types": list(timelines.event_types),
         "origin": timelines.origin, "horizon": timelines.horizon,
     }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What the manifest says of an encoder."""
+
+    encoder: str
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Facts:
+    """What facts.json says."""
+
+    coding: checked.Facts
+    model_until: checked.Time
+    report: checked.Facts
+    own: checked.Facts
+
+
+def _settings(kind: type[Encoder], reader: artefact.ArtefactReader) -> Any:
+    given = reader.json("settings", dict[str, Any])
+    where = f"{reader.folder}: settings"
+    known = {entry.name for entry in dataclasses.fields(kind.Settings)}
+    checked.require(set(given) <= known, where, f"the settings are those of {kind.kind}")
+    checked.require_moderate(given, where)
+    return checked.shaped(given, kind.Settings, where)
+
+
+def _sound_coding(coding: Mapping[str, Any], where: str | Path) -> dict[str, Any]:
+    """What `_coding_of` gave, come back from a file."""
+    shapes: dict[str, Any] = {
+        "fields": dict[str, checked.Count], "event types": list[str], "origin": checked.Time, "horizon": checked.Time,
+    }  # fmt: skip
+    checked.require(set(coding) == set(shapes), where, f"the coding of fit has {', '.join(shapes)}")
+    return {name: checked.shaped(coding[name], shape, f"{where}: coding, {name}") for name, shape in shapes.items()}
 
 
 def tupled(settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from habitus import checked
+from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder
 from habitus.errors import LogError, RecipeError
 from habitus.log.moments import moment_of
+from habitus.log.outline import Outline
 from habitus.log.timelines import Timelines
 from habitus.progress import Progress
 
@@ -81,6 +84,13 @@ class External(Encoder):
             return int(first.list_size)
         return next((len(batch[0][0].as_py() or ()) for batch in table.file.iter_batches(1, columns=table.columns)), 0)
 
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Reading the file, whose vectors are kept."""
+        columns = self.width(outline.timelines)
+        kept = 4.0 * columns * _Table(self.name, self.settings).file.metadata.num_rows
+        read = Work(passes=10 * kept, calls=1e4, held=4 * kept, stays=kept, written=kept)
+        return Cost(read, Work(passes=50.0 * outline.users * columns).of_block(outline.users, columns), columns)
+
     def features(self) -> Sequence[str]:
         """The columns' names in the file; none if they come as one column of vectors."""
         return self._columns
@@ -108,9 +118,20 @@ class External(Encoder):
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         self._check_until(timelines)
+        if not len(self._users):  # all were forgotten
+            return np.zeros((len(timelines), self.dim), np.float32), np.zeros(len(timelines), bool)
+        if timelines.users.dtype.kind != self._users.dtype.kind:
+            ours, theirs = self._users.dtype, timelines.users.dtype
+            raise LogError(f"{self.name}: its vectors are of users with ids of type {ours}, and the log's are {theirs}; fit again.")
         at = np.minimum(np.searchsorted(self._users, timelines.users), len(self._users) - 1)
         known = self._users[at] == timelines.users
         return np.where(known[:, None], self._matrix[at], np.float32(0)), known
+
+    def without(self, users: Array) -> int:
+        """Drop the vectors of these users; how many there were."""
+        gone = np.isin(self._users, users)
+        self._users, self._matrix = self._users[~gone], self._matrix[~gone]
+        return int(gone.sum())
 
     def _check_until(self, timelines: Timelines) -> None:
         seen = self.settings.seen_until
@@ -124,7 +145,12 @@ class External(Encoder):
         return {"users": self._users, "matrix": self._matrix}, {"columns": list(self._columns)}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._users, self._matrix, self._columns = arrays["users"], arrays["matrix"], tuple(facts["columns"])
+        where = f"encoder {self.name}"
+        self._users = checked.ids(checked.array(arrays, "users", where, "iU", (None,)), where)
+        self._matrix = checked.array(arrays, "matrix", where, "f", (len(self._users), None))
+        self._columns = checked.shaped(facts["columns"], tuple[str, ...], where)
+        sound = self.dim and len(self._columns) in (0, self.dim)
+        checked.require(sound, where, "it has users, columns, and a name for each column or none")
 
 
 class _Table:

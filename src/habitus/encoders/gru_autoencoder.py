@@ -12,17 +12,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from habitus import checked
+from habitus.costs import Cost
 from habitus.encoders.base import Encoder, chosen_fields
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.timelines import ABSENT, EVENT_TYPE, Timelines
-from habitus.nn import processes
+from habitus.nn import costs, processes
 from habitus.nn.autoencoder import Absences, SequenceAutoencoder
-from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_of
-from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn.batches import Batch, Column, Feed, Sequences, columns_from, columns_of
+from habitus.nn.checkpoints import restored, weights_as_arrays
 from habitus.nn.memory import in_fitting_pieces
+from habitus.nn.randomness import derived, held_out_users, seeded
 from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse, each, pieces
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
+from habitus.nn.trainee import TrainingSettings
+from habitus.nn.training import torch_device
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
@@ -109,6 +114,7 @@ class GRUAutoencoder(Encoder):
     field_settings = ("distinct",)
     cannot_read = ("text",)
     in_bfloat16 = True
+    reads_all = False
     shared = True
     settings: GRUAutoencoderSettings
 
@@ -126,10 +132,22 @@ class GRUAutoencoder(Encoder):
         """The newest events that are read; with `distinct`, first contacts may lie anywhere."""
         return self.settings.max_length - 2 if self.settings.distinct is None else None
 
-    def _left_out(self, timelines: Timelines) -> int:
-        """Steps beyond the newest that are read; with `distinct`, first contacts."""
-        sequences = self._sequences(timelines)
-        return int(np.maximum(sequences.steps - sequences.max_steps, 0).sum())
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every epoch, then rebuilding the held-out users; with `distinct`, every event counts as a step."""
+        own = self.settings
+        names = tuple(chosen_fields(outline.timelines, own.fields))
+        columns = columns_of(outline.timelines, names, own.keep)
+        shape = costs.GRUShape(
+            [column.size for column in columns], [outline.with_value(column.field) for column in columns], own.embedding,
+            own.embedding * (len(columns) if own.join == "concatenate" else 1), own.hidden, own.layers, own.dropout, own.negatives,
+        )  # fmt: skip
+        return costs.of_autoencoder(
+            shape, outline, own, names, max_length=own.max_length, crop=own.crop, tested=own.tested, threads=threads
+        )
+
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """Steps beyond the newest that are read; with `distinct`, first contacts, and the events that are none."""
+        return self._sequences(timelines).unread
 
     def reconstruct(self, timelines: Timelines, *, device: str = "auto", progress: Progress = SILENT) -> Reconstruction:
         """Greedy decoding of every user's vector (decoder_start "stack": of the whole hidden stack), beside what was read.
@@ -194,6 +212,7 @@ class GRUAutoencoder(Encoder):
         with torch.no_grad(), coarse():
             for batch, stack in _each_part(sequences, chosen, lambda part: model.read(model.remember(part))):
                 vectors[batch.users] = stack[-1].float().cpu().numpy()
+                self._events_read += batch.n_events
         return vectors, sequences.steps > 0
 
     def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:
@@ -203,11 +222,14 @@ class GRUAutoencoder(Encoder):
         return arrays, {"columns": [asdict(column) for column in self._columns]}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._columns = tuple(Column(**column) for column in facts["columns"])
-        self._model = self._new_model()
-        load_weights(self._model, arrays, "weights")
+        where = f"encoder {self.name}"
+        self._columns = columns_from(facts["columns"], self.coded, where)
+        checked.require(self._columns and self.settings.layers <= len(arrays), where, "it has columns, and weights of each layer")
+        self._model = restored(self._new_model, arrays, "weights", where)
         if "lacks" in arrays:
-            self._absences = Absences(_event_type_column(self._columns), torch.from_numpy(np.array(arrays["lacks"])))
+            at = _event_type_column(self._columns)
+            lacks = checked.array(arrays, "lacks", where, "b", (self._columns[at].size, len(self._columns)))
+            self._absences = Absences(at, torch.from_numpy(np.array(lacks)))
 
     def _new_model(self) -> SequenceAutoencoder:
         settings = self.settings

@@ -14,15 +14,20 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
+from habitus.costs import Cost, Work
 from habitus.encoders.base import Encoder, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE, FIRST, Timelines
-from habitus.nn import processes
-from habitus.nn.batches import Column, columns_of
+from habitus.nn import costs, processes
+from habitus.nn.batches import Column, columns_from, columns_of
 from habitus.nn.folding import Folding, firmness, sampled_items
 from habitus.nn.pairwise import LOSSES, Bags, Factors, PairFeed, Pairs, distinct, offsets_of
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device, train
+from habitus.nn.randomness import derived, held_out_users, seeded
+from habitus.nn.trainee import TrainingSettings
+from habitus.nn.training import torch_device, train
 from habitus.progress import Progress
 
 Array = NDArray[Any]
@@ -63,7 +68,7 @@ class HybridFactorsSettings(TrainingSettings):
     counts: str = "log"
     """What a user's events with an item, weights summed to c, count for: "linear" c, "log" log(1 + |c|), "one" 1, with the sign of c."""
     ridge: float = 30.0
-    """How strongly a user's own factor is drawn to the mean when it is solved for: as this many mean users' pairs hold it; above 0."""
+    """How strongly a user's own factor is drawn to the mean when it is solved for: as this many mean users' pairs hold it; 1e-9 to 1e9."""
     batch_tokens: int = 16384
     """Pairs of users and items in a batch."""
     learning_rate: float = 0.005
@@ -77,7 +82,7 @@ class HybridFactorsSettings(TrainingSettings):
         for name in ("keep", "components", "samples"):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
         require(0 <= self.penalty < np.inf, "penalty", "a number of at least 0", self.penalty)
-        require(0 < self.ridge < np.inf, "ridge", "a number above 0", self.ridge)
+        require(1e-9 <= self.ridge <= 1e9, "ridge", "a number from 1e-9 to 1e9", self.ridge)
         for event_type, weight in self.weights.items():
             rule = f"0, or from {_SMALLEST:g} to {_LARGEST:g} above or below 0"
             require(weight == 0 or _SMALLEST <= abs(weight) <= _LARGEST, f"weights, {event_type!r}", rule, weight)
@@ -115,6 +120,25 @@ class HybridFactors(Encoder):
         """The number of components."""
         return int(self.settings.components)
 
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every event with an item that counts is taken for a pair of its own, so that there are rather too many."""
+        own, lines = self.settings, outline.timelines
+        items = min(lines.field(own.item).size - FIRST, own.keep)
+        features = [_width(columns_of(lines, names, own.keep)) for names in (own.item_features, own.user_features)]
+        share = outline.share_of(name for name, weight in own.weights.items() if weight) if own.weights else 1.0
+        pairs = outline.events * min(outline.with_value(own.item), share)
+        weights = int(own.components * (min(outline.users, pairs) + items + sum(features)) + items)
+        one = Work(passes=20.0 * own.samples * own.components * own.batch_tokens + 5.0 * weights, calls=2e3)
+        learn = costs.trained(
+            one, costs.Batches(max(round(pairs / own.batch_tokens), 1), own.batch_tokens, 0, 0, own.batch_tokens), weights,
+            72 * pairs + 16.0 * own.samples * own.components * own.batch_tokens, own, threads=1,
+        )  # fmt: skip
+        kept = 4.0 * own.components * (items + sum(features))
+        solve = Work(products=8e5 * own.components * min(outline.users, pairs), passes=300.0 * outline.events, threads=threads)
+        solve = solve.of_block(outline.users, own.components, beside=96 << 20)
+        learn = dataclasses.replace(learn, written=kept)
+        return Cost(learn, solve, own.components, costs.checkpoint_of(weights), on_device=True, trained=True)
+
     @property
     def item_factors(self) -> Array:
         """Every item's vector, features included, by falling frequency, (n_items, components) float32."""
@@ -126,9 +150,11 @@ class HybridFactors(Encoder):
         return self._items[:, -1]
 
     @classmethod
-    def fed_by(cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
+    def fed_by(
+        cls, settings: Any, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[Any | None, str]:  # fmt: skip
         """As every encoder; an item has to be a category or a number."""
-        fed, reason = super().fed_by(settings, kinds, missing)
+        fed, reason = super().fed_by(settings, kinds, missing, absent)
         kind = kinds.get(settings.item, "time" if settings.item in TIME_FIELDS else "category")
         if fed is None or kind in _ITEM_KINDS:
             return fed, reason
@@ -204,14 +230,24 @@ class HybridFactors(Encoder):
         return arrays, {"columns": [asdict(column) for column in self._columns], "scale": list(self._scale)}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._items, self._features, self._prior = (np.array(arrays[name]) for name in ("items", "features", "prior"))
-        self._columns = tuple(Column(**column) for column in facts["columns"])
-        self._sample = (np.array(arrays["sample"]), np.array(arrays["standing"]))
-        self._scale = (float(facts["scale"][0]), float(facts["scale"][1]))
+        where = f"encoder {self.name}"
+        items, d = min(self.coded(self.settings.item) - FIRST, self.settings.keep), self.dim
+        self._columns = columns_from(facts["columns"], self.coded, where)
+        checked.require(items >= 1, where, "it has items")
+        self._items = np.array(checked.array(arrays, "items", where, "f", (items, d + 1)))
+        self._features = np.array(checked.array(arrays, "features", where, "f", (_width(self._columns), d)))
+        self._prior = np.array(checked.array(arrays, "prior", where, "f", (d,)))
+        sample = checked.array(arrays, "sample", where, "i", (None,), least=0, most=items - 1)
+        checked.require(len(sample), where, "some items stand for all")
+        self._sample = np.array(sample), np.array(checked.array(arrays, "standing", where, "f", (len(sample),)))
+        self._scale = checked.shaped(facts["scale"], tuple[float, float], where)
+        checked.require(min(self._scale) > 0, where, "`scale` is two numbers above 0")
         self._folding = None
 
     def _read(self, timelines: Timelines, n_items: int) -> tuple[Pairs, Bags]:
         """The pairs of these users, and their features."""
+        if timelines.field(self.settings.item).kind not in _ITEM_KINDS:
+            raise LogError(f"{self.name}: {self.settings.item} is neither a category nor a number, as an item is; choose another field.")
         names = dict.fromkeys([self.settings.item, EVENT_TYPE, *(column.field for column in self._columns)])
         events = timelines.read(slice(None), list(names))
         weights = weights_of(timelines, self.settings.weights)

@@ -13,22 +13,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from habitus import checked
+from habitus.costs import Cost
 from habitus.encoders.base import Encoder, chosen_fields, weights_of
 from habitus.errors import LogError, NothingToLearnError, is_whole, require, require_one
+from habitus.log.outline import Outline
 from habitus.log.timelines import EVENT_TYPE, FIRST, Events, Timelines
-from habitus.nn import processes
-from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_of
-from habitus.nn.checkpoints import load_weights, weights_as_arrays
+from habitus.nn import costs, processes
+from habitus.nn.batches import Column, Cut, Feed, Sequences, columns_from, columns_of
+from habitus.nn.checkpoints import restored, weights_as_arrays
 from habitus.nn.next_event import TARGETS, NextEventModel, Reading
+from habitus.nn.randomness import derived, held_out_users, seeded
 from habitus.nn.ranking import most_own, most_popular, recall
 from habitus.nn.sampled import SHARES
 from habitus.nn.sequence_training import train_on_sequences
 from habitus.nn.threads import coarse
-from habitus.nn.training import TrainingSettings, derived, held_out_users, seeded, torch_device
+from habitus.nn.trainee import TrainingSettings
+from habitus.nn.training import torch_device
 from habitus.progress import Progress
 
 Array = NDArray[Any]
 RECALLED = 10  # values in a ranked list
+_TINY = float(np.finfo(np.float32).tiny)  # a smaller spread would be 0 in the model's float32
 _MOST_TESTED = 2000  # held-out users whose next moment is foretold after training
 
 
@@ -101,6 +107,7 @@ class NextEvent(Encoder):
     field_lists: ClassVar[Mapping[str, bool]] = {"fields": True, "predict": True}
     event_settings = ("events",)
     cannot_read = ("text",)
+    reads_all = False
     shared = True
     settings: NextEventSettings
 
@@ -119,9 +126,21 @@ class NextEvent(Encoder):
         """The newest events that are read; where some types are not, those may lie anywhere."""
         return None if self.settings.events else self.settings.max_length
 
-    def _left_out(self, timelines: Timelines) -> int:
-        """Events of the chosen types beyond the newest that are read."""
-        return int(np.maximum(self._sequences(timelines).steps - self.settings.max_length, 0).sum())
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every epoch. With `events`, those that are read are taken to be spread over the users as all are; in encoding all count."""
+        own = self.settings
+        share = outline.share_of([name for name, weight in own.events.items() if weight]) if own.events else 1.0
+        columns, numbers, reading = _reading(outline.timelines, own)
+        shape = costs.TransformerShape(
+            reading.sizes, [outline.with_value(columns[number].field) for number in reading.predicted],
+            [reading.sizes[number] for number in reading.predicted], own.width, own.embedding or own.width, own.layers, own.negatives,
+        )  # fmt: skip
+        names = (*(column.field for column in columns), *numbers)
+        return costs.of_transformer(shape, outline, own, names, max_length=own.max_length, crop=own.crop, share=share, threads=threads)
+
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """Events of the chosen types beyond the newest that are read, and events of other types."""
+        return self._sequences(timelines).unread
 
     def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
         settings = self.settings
@@ -160,6 +179,7 @@ class NextEvent(Encoder):
         with torch.no_grad(), coarse():
             for batch in Feed(sequences, np.flatnonzero(sequences.steps > 0)).epoch(0):
                 vectors[batch.users] = model.vectors(batch.to(chosen), self.settings.read).float().cpu().numpy()
+                self._events_read += batch.n_events
         return vectors, sequences.steps > 0
 
     def measured(self, timelines: Timelines, *, popular_in: Timelines, device: str = "auto") -> dict[str, Any]:
@@ -215,12 +235,18 @@ class NextEvent(Encoder):
         return arrays, facts
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._columns = tuple(Column(**column) for column in facts["columns"])
-        self._numbers = tuple(facts["numbers"])
-        reading: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["reading"].items()}
-        self._reading = Reading(**reading)
-        self._model = self._new_model()
-        load_weights(self._model, arrays, "weights")
+        where = f"encoder {self.name}"
+        self._columns = columns_from(facts["columns"], self.coded, where)
+        self._numbers = checked.shaped(facts["numbers"], tuple[str, ...], where)
+        self._reading = reading = checked.shaped(facts["reading"], Reading, where)
+        of_columns = (*reading.read, *reading.predicted, *reading.leading)
+        of_numbers = (*reading.numbers_read, *reading.numbers_predicted)
+        sound = reading.sizes == tuple(column.size for column in self._columns) and reading.numbers == len(self._numbers)
+        sound &= set(of_columns) <= set(range(len(self._columns))) and set(of_numbers) <= set(range(len(self._numbers)))
+        checked.require(sound and (reading.read or reading.numbers_read), where, "what it reads and predicts are its columns and numbers")
+        checked.require(self.settings.layers <= len(arrays), where, "it has weights of each layer")
+        self._model = restored(self._new_model, arrays, "weights", where)
+        checked.array(arrays, "weights/scale", where, "f", (len(self._numbers),), least=float(np.finfo(np.float32).tiny))
 
     def _new_model(self) -> NextEventModel:
         assert self._reading is not None
@@ -274,7 +300,7 @@ class NextEvent(Encoder):
         mean = sums[1] / np.maximum(sums[0], 1)
         spread = np.sqrt(np.maximum(sums[2] / np.maximum(sums[0], 1) - mean**2, 0))
         self._model.centre.copy_(torch.from_numpy(mean))
-        self._model.scale.copy_(torch.from_numpy(np.where(spread > 1e-6 * np.abs(mean), spread, 1)))
+        self._model.scale.copy_(torch.from_numpy(np.where(spread > np.maximum(1e-6 * np.abs(mean), _TINY), spread, 1)))
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,19 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
+from habitus.costs import Cost, Work
 from habitus.encoders.base import ALL_EVENTS, Encoder, chosen_fields, renamed_keys
 from habitus.errors import LogError, RecipeError
+from habitus.log.outline import Outline
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import EVENT_TYPE, FIRST, OTHER, Events, Timelines
 from habitus.progress import Progress
 
 Array = NDArray[Any]
 _CELLS = 1 << 25  # figures held in memory at once, in float64
-_LONGEST = 1_000_000  # days
+_SHORTEST, _LONGEST = 1e-6, 1_000_000  # days
+_WIDEST = 1 << 20  # columns that are believed to be meant
 _MAPPINGS = ("conversions", "sums", "means")  # settings that map fields or event types to event types
 
 
@@ -63,11 +67,11 @@ class StatisticsSettings:
     def __post_init__(self) -> None:
         for name in ("windows", "active", "periods", "half_lives"):
             days = list(getattr(self, name))
-            kinds = (int, float) if name == "half_lives" else (int,)
-            usable = all(isinstance(one, kinds) and not isinstance(one, bool) and 0 < one < _LONGEST for one in days)
+            kinds, whole, least = ((int, float), "", _SHORTEST) if name == "half_lives" else ((int,), "whole ", 1)
+            usable = all(isinstance(one, kinds) and not isinstance(one, bool) and least <= one < _LONGEST for one in days)
             if not usable or days != sorted(set(days)):
-                whole = "" if name == "half_lives" else "whole "
-                raise RecipeError(f"statistics: {name} must be ascending {whole}numbers of days above 0, received {days}; sort them.")
+                rule = f"ascending {whole}numbers of days from {least:g} up"
+                raise RecipeError(f"statistics: {name} must be {rule}, received {days}; sort them.")
         if not isinstance(self.top, int) or isinstance(self.top, bool) or self.top < 0:
             raise RecipeError(f"statistics: top must be a whole number of values, 0 or above, received {self.top!r}.")
         if ALL_EVENTS in self.conversions.values():
@@ -134,15 +138,19 @@ class Statistics(Encoder):
         return found
 
     @classmethod
-    def fed_by(cls, settings: StatisticsSettings, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[Any | None, str]:
+    def fed_by(
+        cls, settings: StatisticsSettings, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[Any | None, str]:  # fmt: skip
         """The settings less what the log lacks, and less sums of what is no number; None if no figure is left."""
+        absent = missing if absent is None else absent
+        lacks = {"conversions": absent, "sums": missing, "means": missing}  # what the keys name: event types, or fields
         changes: dict[str, Any] = {
-            key: {one: other for one, other in getattr(settings, key).items() if one not in missing and other not in missing}
+            key: {one: other for one, other in getattr(settings, key).items() if one not in lacks[key] and other not in absent}
             for key in _MAPPINGS
         }
         for key in ("sums", "means"):
             changes[key] = {name: over for name, over in changes[key].items() if kinds.get(name) == "number"}
-        left, reason = super().fed_by(replace(settings, **changes), kinds, missing)
+        left, reason = super().fed_by(replace(settings, **changes), kinds, missing, absent)
         some = left and any((left.overall, left.per_type, left.touched, left.periods, left.sums, left.means))
         return (left, reason) if some else (None, reason or "the log has nothing that its figures could be of")
 
@@ -156,6 +164,19 @@ class Statistics(Encoder):
         planned = Statistics(self.settings, name=self.name)
         planned._plan(timelines)
         return planned.dim
+
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Passes over the events, and a figure of each user for each column."""
+        columns, touched = self.width(outline.timelines), len(self.settings.touched)
+        figures = float(outline.users * columns)
+        once = min(outline.events, 1 << 22)
+        return Cost(
+            Work(passes=50.0 * outline.events * touched, written=8.0 * sum(field.size for field in outline.timelines.fields.values())),
+            Work(passes=(300.0 + 50 * touched) * outline.events + 40 * figures).of_block(
+                outline.users, columns, beside=16 * min(figures, _CELLS) + 64.0 * once
+            ),
+            columns,
+        )
 
     def features(self) -> Sequence[str]:
         """The columns' names: `events_7d`, `days_since_last`, `active_days_30d`, …, `TYPE/events_7d` per event type, `FIELD_popularity`,
@@ -197,6 +218,14 @@ class Statistics(Encoder):
         if not self.features():
             raise LogError(f"{self.name}: the settings ask for no figure at all; set overall or per_type.")
         return {entry.name: np.zeros(entry.size, np.int64) for entry in fields}
+
+    def _check(self, timelines: Timelines) -> None:
+        super()._check(timelines)
+        planned = Statistics(self.settings, name=self.name)
+        planned._plan(timelines)
+        own, there = ((len(one.features()), one._event_types, one._apart, one._pairs, [*one._top]) for one in (self, planned))
+        if own != there:  # possible only where somebody has written into the file
+            raise LogError(f"{self.name}: what was fitted is not what its settings ask for; fit again.")
 
     def _fit(self, timelines: Timelines, *, seed: int, device: str, progress: Progress, work: Path | None) -> None:
         counts = self._plan(timelines)
@@ -320,10 +349,27 @@ class Statistics(Encoder):
         }  # fmt: skip
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._event_types, self._apart = tuple(facts["event_types"]), facts["apart"]
-        self._pairs = tuple((one, other) for one, other in facts["pairs"])
-        self._popularity = {name: arrays[f"popularity/{name}"] for name in facts["touched"]}
-        self._top = {name: arrays[f"top/{name}"] for name in facts["touched"]}
+        where = f"encoder {self.name}"
+        self._event_types, self._apart = checked.shaped(facts["event_types"], tuple[str, ...], where), facts["apart"]
+        self._pairs = checked.shaped(facts["pairs"], tuple[tuple[str, str], ...], where)
+        sound = list(self._event_types) == self._coding["event types"] and self._apart in (0, len(self._event_types))
+        types = {*self._event_types, ALL_EVENTS, *(one for pair in self._pairs for one in pair)}
+        sound &= types | {*self.settings.sums.values(), *self.settings.means.values()} == {*self._event_types, ALL_EVENTS}
+        checked.require(sound and not isinstance(self._apart, bool), where, "its event types are those of fit")
+        self._popularity, self._top = {}, {}
+        for name in checked.shaped(facts["touched"], tuple[str, ...], where):
+            size = self.coded(name)
+            self._popularity[name] = checked.array(arrays, f"popularity/{name}", where, "f", (size,), least=0)
+            self._top[name] = top = checked.array(arrays, f"top/{name}", where, "i", (None,), least=FIRST, most=size - 1)
+            checked.require((np.diff(top) > 0).all(), where, f"the top of {name!r} ascends")
+        checked.require(self._most_columns() <= _WIDEST, where, f"it has at most {_WIDEST:,} columns")
+
+    def _most_columns(self) -> int:
+        """At least as many as there are columns, without listing them."""
+        wanted = self.settings
+        each = len(wanted.windows) + len(wanted.half_lives) + len(wanted.periods) + 4
+        groups = 1 + len(self._event_types) + sum(map(len, self._top.values()))
+        return groups * each + len(self._top) * (1 + len(self._pairs)) + len(wanted.active) + len(wanted.sums) + len(wanted.means)
 
 
 def _names(what: str, windows: Sequence[int], all_time: bool) -> list[str]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from habitus import checked
+from habitus.costs import Cost, Work
 from habitus.encoders.base import ALL_EVENTS, ALL_FIELDS, Encoder
 from habitus.errors import LogError, is_whole, require
+from habitus.log.outline import Outline
 from habitus.log.time_fields import DAY
 from habitus.log.timelines import ABSENT, EVENT_TYPE, FIRST, Timelines
 from habitus.nn.language import LanguageModel, language_model, require_library
@@ -30,7 +33,9 @@ Array = NDArray[Any]
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MAY_LACK = "?"  # a recipe writes "name?" for what a log may lack
+_SHORTEST = 1e-6  # days
 _BLOCK = 1 << 14  # texts whose vectors are in memory at a time: 24 MiB of 384 columns
+_WIDEST = 1 << 16  # columns of a model that is believed to be one
 _KEPT = 1 << 16  # texts whose vectors are kept for the pieces of a large log yet to come
 
 
@@ -57,7 +62,8 @@ class TextSettings:
         require(bool(self.fields), "fields", "one field at least", list(self.fields))
         for name in ("newest", "batch_strings"):
             require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
-        require(isfinite(self.half_life) and self.half_life >= 0, "half_life", "0 days or more", self.half_life)
+        usable = self.half_life == 0 or (isfinite(self.half_life) and self.half_life >= _SHORTEST)
+        require(usable, "half_life", f"0, or {_SHORTEST:g} days or more", self.half_life)
         enough = is_whole(self.max_tokens) and (self.max_tokens == 0 or self.max_tokens >= 3)
         require(enough, "max_tokens", "a whole number of at least 3, or 0", self.max_tokens)
         listed = {_bare(name) for name in self.fields}
@@ -77,11 +83,12 @@ class Text(Encoder):
     kind = "text"
     Settings = TextSettings
     event_settings = ("templates",)
+    reads_all = False
     settings: TextSettings
     _dim = 0
     _fingerprint = ""
     _seen: Mapping[str, Array]  # text → its vector; only while `encode` runs
-    _beyond = 0  # events left out by the last `encode`
+    _beyond = _silent = 0  # events that the last `encode` left out, and those without a text
 
     @classmethod
     def renamed(cls, settings: TextSettings, names: Mapping[str, str]) -> TextSettings:
@@ -99,11 +106,14 @@ class Text(Encoder):
         )
 
     @classmethod
-    def fed_by(cls, settings: TextSettings, kinds: Mapping[str, str], missing: Mapping[str, str]) -> tuple[TextSettings | None, str]:
+    def fed_by(
+        cls, settings: TextSettings, kinds: Mapping[str, str], missing: Mapping[str, str], absent: Mapping[str, str] | None = None
+    ) -> tuple[TextSettings | None, str]:  # fmt: skip
         """The settings less what the log lacks: its placeholders vanish, and a template that had no other is read no more.
 
         Raises MissingExtraError, before anything is trained, if there is something to read and the extra is not installed.
         """
+        absent = missing if absent is None else absent
         templates, reasons = {}, []
         for event_type, text in settings.templates.items():
             named = _PLACEHOLDER.findall(text)
@@ -111,9 +121,9 @@ class Text(Encoder):
             nothing_left = bool(named) and len(gone) == len(named)
             templates[event_type] = "" if nothing_left else _PLACEHOLDER.sub(lambda m: "" if m[1] in missing else m[0], text)
             reasons += [missing[name] for name in gone[:1]]
-        if templates and not any(text for event_type, text in templates.items() if event_type not in missing):
-            return None, (reasons or [missing.get(name, "no event type has a template") for name in templates])[0]
-        fed: tuple[TextSettings | None, str] = super().fed_by(replace(settings, templates=templates), kinds, missing)
+        if templates and not any(text for event_type, text in templates.items() if event_type not in absent):
+            return None, (reasons or [absent.get(name, "no event type has a template") for name in templates])[0]
+        fed: tuple[TextSettings | None, str] = super().fed_by(replace(settings, templates=templates), kinds, missing, absent)
         if fed[0] is not None:
             require_library(settings.model)
         return fed
@@ -128,6 +138,23 @@ class Text(Encoder):
         """The model's columns. Raises RecipeError if it cannot be loaded."""
         return language_model(self.settings.model, torch_device("cpu")).dim
 
+    def cost(self, outline: Outline, *, threads: int = 1) -> Cost:
+        """Every user's newest texts at most, each once where fields have few values; a text has a dozen tokens, or two of words."""
+        own, lines = self.settings, outline.timelines
+        model = language_model(own.model, torch_device("cpu"))
+        weights, learned = model.weights
+        names = list(dict.fromkeys(name for text in self._templates(lines) for name in _PLACEHOLDER.findall(text)))
+        values = prod(float(max(_values(lines, name), 1)) for name in names)
+        texts = min(float(np.minimum(lines.lengths, own.newest).sum()), values)
+        words = any(name in lines.fields and lines.fields[name].kind in ("text", "codes") for name in names)
+        tokens = texts * min(24 if words else 12, own.max_tokens or 512)
+        beside = _BLOCK * model.dim * 8.0 + min(texts, _KEPT) * model.dim * 4.0 + 40.0 * min(outline.events, 1 << 22)
+        read = Work(
+            products=2.0 * learned * tokens, passes=600.0 * outline.events + 40.0 * model.dim * tokens,
+            calls=400.0 * texts / own.batch_strings, threads=threads,
+        ).of_block(outline.users, model.dim, beside=beside)  # fmt: skip
+        return Cost(Work(calls=1e4, held=8.0 * weights, stays=4.0 * weights), read, model.dim, on_device=True)
+
     @property
     def dim(self) -> int:
         """Number of columns: the model's; known once fitted."""
@@ -137,7 +164,7 @@ class Text(Encoder):
         self, timelines: Timelines, *, device: str = "auto", precision: str = "float32", progress: Progress = SILENT
     ) -> Profiles:  # fmt: skip
         """See `Encoder.encode`. Raises LogError if the model is no longer the one there was at `fit`."""
-        self._seen, self._beyond = {}, 0
+        self._seen, self._beyond, self._silent = {}, 0, 0
         try:
             return super().encode(timelines, device=device, precision=precision, progress=progress)
         finally:
@@ -151,21 +178,24 @@ class Text(Encoder):
 
     def _encode(self, timelines: Timelines, *, device: str) -> tuple[Array, Array]:
         model = language_model(self.settings.model, torch_device(device))
-        if model.fingerprint != self._fingerprint:
+        if (model.fingerprint, model.dim) != (self._fingerprint, self._dim):
             raise LogError(
                 f"{self.name}: the language model {model.name} is not the one of fit (other weights or words); its vectors would mean "
                 "something else. Put back the one of fit, or fit again."
             )
         return self._pooled(*self._weighted(timelines), model)
 
-    def _left_out(self, timelines: Timelines) -> int:
-        return self._beyond
+    def _unread(self, timelines: Timelines) -> tuple[int, int]:
+        """Events of texts beyond each user's newest, and events without a text."""
+        return self._beyond, self._silent
 
     def _state(self) -> tuple[Mapping[str, Array], dict[str, Any]]:
         return {}, {"dim": self._dim, "fingerprint": self._fingerprint}
 
     def _restore(self, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> None:
-        self._dim, self._fingerprint = facts["dim"], facts["fingerprint"]
+        where = f"encoder {self.name}"
+        self._dim, self._fingerprint = checked.shaped(facts["dim"], int, where), checked.shaped(facts["fingerprint"], str, where)
+        checked.require(1 <= self._dim <= _WIDEST, where, f"it has 1 to {_WIDEST:,} columns")
 
     def _templates(self, timelines: Timelines) -> list[str]:
         """The template of every event type, that of unknown types last; "" where events are not read."""
@@ -182,8 +212,10 @@ class Text(Encoder):
     def _weighted(self, timelines: Timelines) -> tuple[sparse.csc_matrix, list[str]]:
         """What each text weighs for each user, (n_users, n_texts) of sum 1 per user that has one, and the texts."""
         owner, time, text, texts = _written(timelines, self._templates(timelines))
-        chosen, beyond = _newest(owner, text, len(texts), self.settings.newest)
+        chosen, read, beyond = _newest(owner, text, len(texts), self.settings.newest)
+        self._events_read += read
         self._beyond += beyond
+        self._silent += timelines.n_events - len(owner)
         owner, time, text = owner[chosen], time[chosen], text[chosen]
         weights = np.ones(len(text))
         if self.settings.half_life:
@@ -210,6 +242,11 @@ class Text(Encoder):
         found = np.stack([self._seen[one] if one in self._seen else fresh[one] for one in texts])
         self._seen = {**self._seen, **dict(islice(fresh.items(), _KEPT - len(self._seen)))}
         return found
+
+
+def _values(timelines: Timelines, name: str) -> int:
+    """How many values a field has."""
+    return len(timelines.dictionaries[name]) if name in timelines.dictionaries else timelines.field(name).size - FIRST
 
 
 def _bare(name: str) -> str:
@@ -285,10 +322,11 @@ def _filled(template: str, columns: list[list[str]], rows: int) -> list[str]:
     return [text if any_word else "" for text, any_word in zip(texts, said, strict=True)]
 
 
-def _newest(owner: Array, text: Array, texts: int, newest: int) -> tuple[Array, int]:
-    """The positions, ascending, of the newest event of each of a user's `newest` newest texts; and how many events have other texts."""
+def _newest(owner: Array, text: Array, texts: int, newest: int) -> tuple[Array, int, int]:
+    """The positions, ascending, of the newest event of each of a user's `newest` newest texts; how many events have these texts, and
+    how many have others."""
     _, from_the_end, events = np.unique((owner * texts + text)[::-1], return_index=True, return_counts=True)
     order = np.argsort(-from_the_end)
     last, events = len(text) - 1 - from_the_end[order], events[order]
     rank = np.cumsum(np.bincount(owner[last]))[owner[last]] - 1 - np.arange(len(last))  # 0 for each user's newest
-    return last[rank < newest], int(events[rank >= newest].sum())
+    return last[rank < newest], int(events[rank < newest].sum()), int(events[rank >= newest].sum())

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from habitus.errors import ProfilesError
+from habitus.errors import ProfilesError, TrainingError
 from habitus.judge.metrics import diversity, macro_auroc, novelty, propensity_score
 from habitus.judge.probes import Training
 from habitus.judge.targets import TaskLabels
@@ -75,7 +75,7 @@ class ChallengeProbe:
         """Train on these rows in the order given; after each epoch yield the logits (len(score_rows), n_labels) float32.
 
         `labels` (len(train_rows), n_labels). Torch's global random state is left as it was. Raises ProfilesError if a vector
-        exceeds float16.
+        exceeds float16, TrainingError if the training diverges.
         """
         net, optimizer = self._untrained(vectors.shape[1], labels.shape[1])
         for _ in range(self.epochs):
@@ -145,6 +145,11 @@ class ChallengeProbe:
     def _predict(self, net: nn.Module, vectors: Array) -> Array:
         with torch.no_grad():
             logits: Array = net(self._inputs(vectors)).cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise TrainingError(
+                f"challenge probe: its outputs are not finite, so it cannot be scored; lower learning_rate (now {self.learning_rate:g}; "
+                "the organiser's is 0.001) or scale the profiles."
+            )
         return logits
 
     def _batches(self, n: int) -> list[slice]:

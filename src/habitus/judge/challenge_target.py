@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.errors import LogError
 from habitus.judge.targets import Split, moment
 from habitus.judge.witness import EventRows, Witness
@@ -153,8 +154,8 @@ def _values(file: Path, of_popularity: Path) -> tuple[Array, Array]:
 
 def _array(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = checked.npy(path)
+    except (OSError, ValueError) as error:
         raise LogError(f"{path}: cannot be read as a NumPy array of numbers or strings ({error}).") from None
     if array.ndim != 1:
         raise LogError(f"{path}: a single row of numbers or strings is needed; received an array of shape {array.shape}.")

@@ -102,7 +102,8 @@ class Task:
             if self.kind not in kinds and getattr(self, setting.name) != setting.default:
                 raise RecipeError(f"{setting.name}: says nothing for a task of kind {self.kind}; it is for {', '.join(kinds)}.")
         for needed in {"propensity": ("field",), "value": ("field",), "labels": ("path", "column")}.get(self.kind, ()):
-            require(getattr(self, needed) is not None, needed, f"one for a task of kind {self.kind}", None)
+            if getattr(self, needed) is None:
+                raise RecipeError(f"{needed}: is missing; a task of kind {self.kind} needs one.")
 
     @property
     def buckets(self) -> bool:

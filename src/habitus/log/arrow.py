@@ -28,13 +28,15 @@ def to_arrow(frame: Any) -> Any:
 
 
 def _plain(column: Any) -> Any:
-    """An Arrow column without dictionaries, its timestamps in microseconds UTC; those that do not fit are moved to MAX_TIME, where
-    `with_epoch` finds them unreadable."""
+    """An Arrow column without dictionaries and half floats, its timestamps in microseconds UTC; those that do not fit are moved to
+    MAX_TIME, where `with_epoch` finds them unreadable."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
         return _plain(column.cast(column.type.value_type))
+    if pa.types.is_float16(column.type):  # which DuckDB does not take
+        return column.cast(pa.float32())
     if not (pa.types.is_timestamp(column.type) or pa.types.is_date64(column.type)):
         return column
     unit = "ms" if pa.types.is_date64(column.type) else column.type.unit

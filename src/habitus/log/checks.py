@@ -27,14 +27,19 @@ from habitus.log.tables import (
     field_types,
     property_table,
     reading_table,
+    stored_rows,
     usable,
+    user_lost,
 )
 from habitus.log.times import written
-from habitus.log.vocabulary import parse_codes
+from habitus.log.vocabulary import numbers_events, parse_codes
 
 Array = NDArray[Any]
 
 EXAMPLES = 3
+REASONS = ("no user", "no time", "unreadable time", "no user, no time", "no user, unreadable time")
+"""Why a row cannot be used; each such row has one."""
+KEY = "_key"  # rows are grouped under names of ours: Narwhals hands a name to DuckDB as it is, and "a.b" is a column of a table a there
 
 
 @dataclass(frozen=True)
@@ -49,20 +54,34 @@ class Finding:
 
 @dataclass(frozen=True)
 class TableSurvey:
-    """An event table's rows: how many, how many without a user or a readable time, and the span (microseconds UTC) of the rest."""
+    """An event table's rows: how many, how many without a user or a readable time, and the span (microseconds UTC) of the rest.
 
-    rows: int
-    no_user: int
-    no_time: int
-    unreadable_time: int
+    Every figure is counted, and none worked out from others, so that they can be held against each other.
+    """
+
+    read: int  # rows where the table is stored
+    unmatched: int  # rows among these that `where` does not ask for
+    rows: int  # rows that it asks for
+    reasons: dict[str, int]  # rows that cannot be used, by what is wrong with them: REASONS, of which a row has one
     refused: int  # rows without a user, a readable time, or both
+    kept: int  # rows that can be used
     first: int | None
     last: int | None
 
     @property
-    def kept(self) -> int:
-        """Rows that can be used."""
-        return self.rows - self.refused
+    def no_user(self) -> int:
+        """Rows without a user, whatever their time."""
+        return sum(count for reason, count in self.reasons.items() if "no user" in reason)
+
+    @property
+    def no_time(self) -> int:
+        """Rows without a time."""
+        return sum(count for reason, count in self.reasons.items() if "no time" in reason)
+
+    @property
+    def unreadable_time(self) -> int:
+        """Rows with a time that cannot be read."""
+        return sum(count for reason, count in self.reasons.items() if "unreadable time" in reason)
 
 
 @dataclass
@@ -88,15 +107,22 @@ def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
     frame = event_table(log, event, engine, as_text=True)
     no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
     good = nw.when(~no_user).then(nw.col(TIME)).otherwise(None)
-    bad = {"no_user": no_user, "no_time": no_text, "unreadable_time": no_time & ~no_text, "refused": no_user | no_time}
+    unreadable = no_time & ~no_text
+    alone = dict(zip(REASONS, (no_user & ~no_time, ~no_user & no_text, ~no_user & unreadable, no_user & no_text, no_user & unreadable),
+                     strict=True))  # fmt: skip
+    counted = alone | {"refused": no_user | no_time, "kept": ~no_user & ~no_time}
     counts = frame.select(
-        nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in bad.items()),
+        nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in counted.items()),
         good.min().alias("first"), good.max().alias("last"),
     )  # fmt: skip
     with reading_table(log, event):
         found = {name: values[0] for name, values in engine.columns(counts).items()}
     first, last = (None if (time := found.pop(key)) is None else int(time) for key in ("first", "last"))
-    return TableSurvey(**{name: int(count or 0) for name, count in found.items()}, first=first, last=last)
+    numbers = {name: int(count or 0) for name, count in found.items()}
+    reasons = {reason: numbers.pop(reason) for reason in REASONS}
+    # what is spoilt (log.poisoned) is not what is stored
+    read, unmatched = stored_rows(log, event, engine) if log.poisoned_from is None else (numbers["rows"], 0)
+    return TableSurvey(read, unmatched, reasons=reasons, **numbers, first=first, last=last)
 
 
 def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engine) -> list[Finding]:
@@ -113,6 +139,8 @@ def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engin
     ):
         if count:
             examples = "; ".join(_examples(log, event, bad, engine))
+            if reason == "have no user" and (lost := user_lost(log, event, engine)) is not None:
+                examples += f"; some are no whole numbers, as {lost}: store ids as whole numbers or as text"
             findings.append(Finding("rows", place, f"{count:,} of {found.rows:,} rows {reason}: {examples}.", count))
     return findings
 
@@ -149,18 +177,18 @@ def property_findings(log: EventLog, table: str, engine: Engine) -> list[Finding
     `survey` does."""
     check_files(log, table)
     key = log.properties[table].key
-    repeated = property_table(log, table, engine).group_by(key).agg(nw.len().alias(N)).filter(nw.col(N) > 1)
+    keys = property_table(log, table, engine).select(nw.col(key).alias(KEY))
     with reading_table(log, table):
-        found = engine.columns(repeated.sort(key))
-    if not len(found[key]):
+        found = engine.columns(keys.group_by(KEY).agg(nw.len().alias(N)).filter(nw.col(N) > 1).sort(KEY))[KEY]
+    if not len(found):
         return []
-    examples = ", ".join(str(value) for value in found[key][:EXAMPLES])
+    examples = ", ".join(str(value) for value in found[:EXAMPLES])
     return [
         Finding(
             "error",
             f"table {table!r}",
-            f"{len(found[key]):,} keys are there more than once ({key} {examples}); keep one row per key.",
-            len(found[key]),
+            f"{len(found):,} keys are there more than once ({key} {examples}); keep one row per key.",
+            len(found),
         )
     ]
 
@@ -185,8 +213,9 @@ def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result:
         late = 0
         if found.last is not None and found.last > now:
             late = int(engine.columns(frame.filter(nw.col(TIME) > now).select(nw.len().alias(N)))[N][0])
-        names = [USER, TIME, *log.events[event].fields]
-        repeated = frame.group_by(names).agg(nw.len().alias(N)).filter(nw.col(N) > 1).select((nw.col(N) - 1).sum().alias(N))
+        own = {f"{KEY}{number}": nw.col(name) for number, name in enumerate((USER, TIME, *log.events[event].fields))}
+        rows = frame.select(*(column.alias(name) for name, column in own.items()))
+        repeated = rows.group_by(*own).agg(nw.len().alias(N)).filter(nw.col(N) > 1).select((nw.col(N) - 1).sum().alias(N))
         twice = int(engine.columns(repeated)[N][0] or 0)
     if late:
         text = (
@@ -230,6 +259,8 @@ def _look_across(log: EventLog, engine: Engine, result: Inspection) -> None:
 def _look_at_field(log: EventLog, name: str, counter: Counter, result: Inspection) -> None:
     values, counts = counter.counted(name)
     result.distinct[name] = len(values)
+    if text := numbers_events(log, name, len(values), int(counts.sum())):
+        result.findings.append(Finding("warning", f"field {name!r}", text, len(values)))
     if log.spec(name).kind != "codes" or not len(values):
         return
     lengths = np.bincount(parse_codes(name, values)[1], weights=counts)

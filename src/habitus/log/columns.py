@@ -87,20 +87,23 @@ def with_time(frame: Frame, source: Source, unit: str | None, target: str, engin
     return frame.with_columns(near.cast(nw.Int64).alias(target))
 
 
-def as_written(frame: Frame, private: str, time: str) -> nw.Expr:
-    """A time as text, null where there is none; dates and timestamps that cannot be read are not printed, for that may fail too."""
+def with_written(frame: Frame, private: str, time: str, target: str, engine: Engine) -> Frame:
+    """Add a time as text, null where there is none; dates and timestamps that cannot be read are not printed, for that may fail too."""
     dtype, value = frame.collect_schema()[private], nw.col(private)
     if not (dtype == nw.Date or dtype == nw.Datetime):
-        return value.cast(nw.String)
-    near = nw.when(~nw.col(time).is_null()).then(value).otherwise(None).cast(nw.String)
+        return frame.with_columns(value.cast(nw.String).alias(target))
+    near = nw.when(~nw.col(time).is_null()).then(value).otherwise(None)
+    frame = engine.with_text(frame.with_columns(near.alias("_near")), "_near", target)
     far = nw.when(~value.is_null(), nw.col(time).is_null()).then(nw.lit("a date too far away"))
-    return far.otherwise(near)
+    return frame.with_columns(far.otherwise(nw.col(target)).alias(target))
 
 
 def _micros(whole: nw.Expr, unit: str) -> nw.Expr:
     """Microseconds of int64 numbers in a unit; null beyond MAX_TIME."""
-    if unit == "ns":  # floored by the remainder: engines round a quotient in their own ways
-        return (whole - ((whole % 1000) + 1000) % 1000) // 1000
+    if unit == "ns":  # floored by the remainder: engines round a quotient in their own ways; towards 0 first, lest the smallest overflow
+        above = ((whole % 1000) + 1000) % 1000
+        early = nw.when(whole < 0, above > 0).then(nw.lit(1)).otherwise(nw.lit(0)).cast(nw.Int64)
+        return (whole + (1000 * early - above)) // 1000 - early
     bound = MAX_TIME // _FACTORS[unit]
     return nw.when(whole > -bound, whole < bound).then(whole).otherwise(None) * _FACTORS[unit]
 
@@ -131,6 +134,15 @@ def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Eng
     return engine.with_text(frame, source.private, target)
 
 
+def fraction(frame: Frame, source: Source, target: str, engine: Engine) -> str | None:
+    """A number of a column of floats that is no id, as it is written; None if there is none."""
+    if not frame.collect_schema()[source.private].is_float():
+        return None
+    value, whole = nw.col(source.private), engine.with_whole(frame, source.private, target)
+    found = engine.columns(whole.filter(nw.col(target).is_null(), value.is_finite()).select(value.alias("_lost")).head(1))["_lost"]
+    return str(found[0]) if len(found) else None
+
+
 def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine) -> None:
     """Raise LogError if a number was lost on the way to int64, with the number; looked for once."""
     if dtype in _INT64:
@@ -159,7 +171,8 @@ def _number(frame: Frame, source: Source, dtype: Any, engine: Engine) -> nw.Expr
     if dtype == nw.String and _no_values(frame, source, engine):
         return nw.lit(None).cast(nw.Float64)
     if not (dtype.is_numeric() or dtype == nw.Boolean):
-        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; make it a category or text.")
+        cure = 'make it kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else "make it a category or text"
+        raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; {cure}.")
     number = value.cast(nw.Float64)
     return nw.when(number.is_finite(), number <= _LARGEST, number >= -_LARGEST).then(number).otherwise(None)
 
@@ -173,25 +186,26 @@ def _no_values(frame: Frame, source: Source, engine: Engine) -> bool:
     return engine.remembered(source.of, ("empty", source.table, source.column), look)
 
 
-def matching(frame: Frame, source: Source, value: str | int | bool, engine: Engine) -> Frame:
-    """The rows whose column equals a value, read as the column's type; dates and timestamps by their text."""
+def matching(frame: Frame, source: Source, value: str | int | bool, engine: Engine) -> tuple[Frame, nw.Expr]:
+    """Whether the column of a row equals a value, read as the column's type; dates and timestamps by their text, which the frame
+    that is given back has beside its own columns."""
     dtype = frame.collect_schema()[source.private]
     column = nw.col(source.private)
     if dtype == nw.Boolean:
-        return frame.filter(column == _truth(value, source))
+        return frame, column == _truth(value, source)
     if dtype.is_numeric():
         try:
             number = float(value) if not dtype.is_integer() else int(value)
         except ValueError:
             raise LogError(f"{source.place} is {words(dtype)}, and `where` asks for {value!r}; write a number.") from None
-        return frame.filter(column.cast(nw.Float64) == number if abs(number) >= 2**63 else column == number)
+        return frame, column.cast(nw.Float64) == number if abs(number) >= 2**63 else column == number
     if dtype not in (nw.String, nw.Date, nw.Datetime):
         raise LogError(f"{source.place} is {words(dtype)}, which `where` cannot compare; leave the condition out.")
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if dtype == nw.String:
-        return frame.filter(column == text)
+        return frame, column == text
     ours = f"_where_{source.private}"
-    return engine.with_text(frame, source.private, ours).filter(nw.col(ours) == text)
+    return engine.with_text(frame, source.private, ours), nw.col(ours) == text
 
 
 def _truth(value: str | int | bool, source: Source) -> bool:

@@ -16,7 +16,7 @@ from habitus.log.distinct import Distinct, distinct
 from habitus.log.engine import Engine
 from habitus.log.far import Far
 from habitus.log.near import Near
-from habitus.log.tables import check_ids, property_table, reading_table, user_is_text
+from habitus.log.tables import USER, check_ids, property_table, reading_table, user_is_text
 from habitus.log.times import written
 
 Array = NDArray[Any]
@@ -68,17 +68,16 @@ class Counter:
     def users_and_counts(self) -> tuple[Array, Array]:
         """The users with an event, ascending, and how many each has, (n_users) int64."""
         users, counts = self.rows.users()
+        if self.engine.near:  # the others' came as they are
+            _require_whole(self.rows.distinct(USER), f"{self.log.source}: users")
         _require_unlike(users, f"{self.log.source}: users")
         return users, counts
-
-    def values(self, field: str, most: int) -> Array:
-        """The values of a field by falling frequency, ties by value, `most` of them at most."""
-        values, counts = self.counted(field)
-        return values[np.argsort(-counts, kind="stable")[:most]]
 
     def counted(self, field: str) -> tuple[Array, Array]:
         """The values of a field, ascending, and how often each occurs."""
         columns = [self.column(event, field) for event in self.log.events if field in self.log.fields_of(event)]
+        for column in columns:
+            _require_whole(column.values, f"field {field!r}")
         one = columns[0].values
         if all(column.values is one for column in columns):
             counts = np.sum([column.counts for column in columns], axis=0)
@@ -90,7 +89,6 @@ class Counter:
             weights = np.concatenate([counts for _, counts in found]) if found else at
             there = np.arange(len(known) if found else 0)
             values, counts = known.at(there), np.bincount(at, weights, len(there)).astype(np.int64)
-        _require_unlike(values, f"field {field!r}")
         return values, counts
 
     def column(self, event: str, field: str) -> Column:
@@ -124,6 +122,11 @@ class Counter:
             positions[-1] = len(known)
             self._joined[table, field] = known, positions
         return self._joined[table, field]
+
+
+def _require_whole(values: Distinct, what: str) -> None:
+    if (wrong := values.cut_short()) is not None:
+        raise LogError(f"{what}: {wrong}")
 
 
 def _require_unlike(values: Array, what: str) -> None:

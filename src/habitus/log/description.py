@@ -1,16 +1,16 @@
 """What a log is made of, said once: which tables, which columns, which roles. Holds no rows and opens no file of data."""
 
 import glob
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
 
-from habitus.errors import LogError
+from habitus.errors import InputError, LogError, shown
 from habitus.log.time_fields import TIME_FIELDS
 from habitus.log.timelines import EVENT_TYPE
+from habitus.toml import explain, listed, read, shortened, there_are
 
 Kind = Literal["category", "number", "codes", "text"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
@@ -34,10 +34,10 @@ class EventTable(_Strict):
     """One type of event. `columns` maps a field's name to its column's where they differ; `where` keeps only the rows whose
     columns equal these values; `user`, `time` and `time_unit` override the log's for this table."""
 
-    path: str | None = None
+    path: str | None = Field(default=None, min_length=1)
     fields: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
-    where: dict[str, str | int | bool] = Field(default_factory=dict)
+    where: dict[str, StrictStr | StrictInt | StrictBool] = Field(default_factory=dict)
     user: str | None = None
     time: str | None = None
     time_unit: TimeUnit | None = None
@@ -47,7 +47,7 @@ class EventTable(_Strict):
 class PropertyTable(_Strict):
     """What is known of the values of a field: one row per value of `key`, and further fields."""
 
-    path: str | None = None
+    path: str | None = Field(default=None, min_length=1)
     key: str
     fields: tuple[str, ...]
     columns: dict[str, str] = Field(default_factory=dict)
@@ -57,14 +57,14 @@ class FieldSpec(_Strict):
     """How a field is read. `buckets`: how many quantile buckets a number field is cut into (default 100)."""
 
     kind: Kind = "category"
-    buckets: int = Field(default=100, ge=2, le=10_000)
+    buckets: int = Field(default=100, strict=True, ge=2, le=10_000)
 
 
 class EventLog(_Strict):
     """The tables of a log, described once; see `from_toml` and `from_frames`."""
 
-    user: str
-    time: str
+    user: str = Field(min_length=1)
+    time: str = Field(min_length=1)
     time_unit: TimeUnit | None = None
     roles: Roles = Roles()
     events: dict[str, EventTable] = Field(min_length=1)
@@ -84,11 +84,9 @@ class EventLog(_Strict):
         """Read a `log.toml`; tables' paths are relative to it. Raises LogError naming the table and field that is wrong."""
         file = Path(path)
         try:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise LogError(f"{file}: cannot be read ({error.strerror}); name a log.toml, or draft one with `habitus init DIR`.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise LogError(f"{file}: not a TOML file ({error}).") from None
+            table = read(file, "name a log.toml, or draft one with `habitus init DIR`")
+        except InputError as error:
+            raise LogError(str(error)) from None
         return cls.from_dict(table, base=file.parent, source=str(file))
 
     @classmethod
@@ -204,18 +202,30 @@ class EventLog(_Strict):
         if described.path is None:
             raise LogError(f'{self._source}: table {table!r} has neither a path nor a frame; give it `path = "…"`.')
         path = self._base / described.path
-        if path.is_file():  # as it is, whatever signs of a pattern are in its name
-            found = [path]
-        elif path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-        else:
-            found = sorted(self._base / name for name in glob.glob(described.path, root_dir=self._base, recursive=True))
+        place = shortened(str(path).replace("\0", r"\0"), 200)
+        try:
+            found = self._found(path, described.path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it has a zero byte"
+            raise LogError(f"table {table!r}: no file can have the path {place} ({reason}); correct `path` in {self._source}.") from None
         if not found:
-            raise LogError(f"table {table!r}: no such file: {path}; correct `path` in {self._source}.")
+            what = f"no Parquet or CSV file in the folder {place}" if path.is_dir() else f"no such file: {place}"
+            raise LogError(f"table {table!r}: {what}; correct `path` in {self._source}.")
         kinds = {file.suffix for file in found}
         if len(kinds) > 1 or not kinds <= set(SUFFIXES):
-            raise LogError(f"table {table!r}: {path} holds {', '.join(sorted(kinds))} files; Parquet or CSV, of one kind, are read.")
+            those = ", ".join(sorted(kind or "other" for kind in kinds))
+            raise LogError(
+                f"table {table!r}: {place} holds {those} files, and Parquet or CSV, of one kind, are read; convert them, or correct "
+                f"`path` in {self._source}."
+            )
         return found
+
+    def _found(self, path: Path, pattern: str) -> list[Path]:
+        if path.is_file():  # as it is, whatever signs of a pattern are in its name
+            return [path]
+        if path.is_dir():
+            return sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        return sorted(self._base / name for name in glob.glob(pattern, root_dir=self._base, recursive=True))
 
     def _used_properties(self) -> Sequence[str]:
         return list(dict.fromkeys(name for event in self.events.values() for name in event.properties))
@@ -231,22 +241,26 @@ class EventLog(_Strict):
                 _require(field in (table.key, *table.fields), where, "neither the table's `key` nor one of its `fields`")
         for name, event in self.events.items():
             self._check_event(name, event)
-        known = {*self.field_names, *(name for table in self.properties.values() for name in table.fields)}
-        reserved = {EVENT_TYPE, *TIME_FIELDS} & known
+        known = dict.fromkeys((*self.field_names, *(name for table in self.properties.values() for name in table.fields)))
+        reserved = {EVENT_TYPE, *TIME_FIELDS} & known.keys()
         _require(not reserved, "fields", f"{', '.join(sorted(reserved))}: computed by Habitus; map the column to another name")
         odd = [name for name in known if not name or name == "*" or (name.startswith("^") and name.endswith("$"))]
-        _require(not odd, "fields", f"{', '.join(map(repr, odd))}: no name for a field, for it would stand for several; use `columns`")
+        _require(not odd, "fields", f"{listed(map(repr, odd))}: no name for a field, for it would stand for several; use `columns`")
+        meant = [name for name in known if name.startswith("@") or name.endswith("?")]
+        _require(not meant, "fields", f"{listed(meant)}: recipes write roles with @ and names that may lack with ?; use `columns`")
+        odd = [name for name in self.events if not name or name == "*" or name.startswith("@") or name.endswith("?")]
+        _require(not odd, "events", f"{listed(map(repr, odd))}: no name for an event, for it has a meaning of its own; choose another")
         folded = _alike(known)
         _require(not folded, "fields", f"{' and '.join(folded)} differ in upper and lower case only; use `columns` to name one otherwise")
         hidden = [name for name in known if name.startswith("_")]
         _require(not hidden, "fields", f"{', '.join(hidden)}: names that begin with _ are kept for Habitus; use `columns`")
         for name in self.fields:
-            _require(name in known, f"fields.{name}", "no table carries this field", known)
+            _require(name in known, f"fields.{name}", "no table carries this field", known, name)
         for name in ("item", "category", "value"):
             value = getattr(self.roles, name)
-            _require(value is None or value in known, f"roles.{name}", f"there is no field {value!r}", known)
+            _require(value is None or value in known, f"roles.{name}", f"there is no field {shown(value)}", known, str(value))
         target = self.roles.target
-        _require(target is None or target in self.events, "roles.target", f"there is no event {target!r}", self.events)
+        _require(target is None or target in self.events, "roles.target", f"there is no event {shown(target)}", self.events, str(target))
         return self
 
     def _check_event(self, name: str, event: EventTable) -> None:
@@ -254,27 +268,15 @@ class EventLog(_Strict):
         _require_once(f"events.{name}.fields", event.fields)
         _require_once(f"events.{name}.properties", event.properties)
         for field in event.columns:
-            _require(field in event.fields, f"events.{name}.columns.{field}", "not one of the table's `fields`", event.fields)
+            _require(field in event.fields, f"events.{name}.columns.{field}", "not one of the table's `fields`", event.fields, field)
         for table in event.properties:
             where = f"events.{name}.properties"
-            _require(table in self.properties, where, f"there is no property table {table!r}", self.properties)
+            _require(table in self.properties, where, f"there is no property table {table!r}", self.properties, table)
             key = self.properties[table].key
             _require(key in event.fields, where, f"{table!r} is joined on {key!r}, which is not one of the event's fields", event.fields)
             for field in self.properties[table].fields:
                 _require(field not in owned, f"properties.{table}.fields", f"{field!r} is there twice: also in {owned.get(field)!r}")
                 owned[field] = table
-
-
-def explain(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, and how many more there are, in words that name the key."""
-    first, *more = error.errors()
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "there is no such setting"
-    received = "" if first["type"] in ("extra_forbidden", "missing", "value_error") else f", received {first['input']!r}"
-    others = f" ({len(more)} more after this one.)" if more else ""
-    return f"{where + ': ' if where else ''}{message}{received}.{others}"
 
 
 def _alike(names: Iterable[str]) -> list[str]:
@@ -290,6 +292,6 @@ def _require_once(where: str, names: Sequence[str]) -> None:
     _require(not twice, where, f"{', '.join(map(repr, twice))}: there more than once; name it once")
 
 
-def _require(holds: bool, where: str, what: str, known: Any = None) -> None:
+def _require(holds: bool, where: str, what: str, known: Any = None, received: str = "") -> None:
     if not holds:
-        raise ValueError(f"{where}: {what}" + (f"; there are {', '.join(map(str, known))}" if known else ""))
+        raise ValueError(f"{shortened(where)}: {what}" + (f"; {there_are(received, known)}" if known else ""))

@@ -3,6 +3,7 @@
 Knows neither tables nor engines. A position is a rank: to sort by positions is to sort by values, those without one last.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ class Distinct:
         taken: Any = self._values[positions]
         return np.asarray(taken.to_numpy().astype(str)) if len(taken) else np.zeros(0, str)
 
+    def cut_short(self) -> str | None:
+        """What is wrong with the first text that NumPy would cut short, as `cut_short` says it; None if none is."""
+        if isinstance(self._values, np.ndarray):
+            return None
+        return cut_short(self._values.filter(self._values.str.ends_with("\0")).head(1).to_list())
+
     def find(self, values: Any) -> Array:
         """The positions (n) int64 of these values; len(self) for those that are not there, and for none."""
         if isinstance(self._values, np.ndarray):
@@ -39,6 +46,13 @@ class Distinct:
         known = pl.DataFrame({"value": self._values, "position": np.arange(len(self))})
         found = asked.join(known, on="value", how="left", maintain_order="left")["position"].fill_null(len(self))
         return np.asarray(found.to_numpy())
+
+
+def cut_short(texts: Sequence[str]) -> str | None:
+    """What is wrong with the first text that ends in a NUL character, which NumPy takes for its end, so that the text would not be
+    found again; None if none does."""
+    text = next((text for text in texts if text.endswith("\0")), None)
+    return None if text is None else f"the text {text[:80]!r} ends in a NUL character, which cannot be kept; take it off."
 
 
 def distinct(values: Array, *, text: bool = True) -> tuple[Distinct, Array]:

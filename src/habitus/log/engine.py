@@ -29,6 +29,7 @@ class Engine(Protocol):
 
     name: str
     near: bool  # whether it runs on this machine, so that rows are brought here to be coded
+    unnameable: str  # signs that no field's name may have here
 
     def remembered(self, of: Any, what: tuple[Any, ...], make: Callable[[], T]) -> T:
         """What `make` gives, made once for the object `of` and kept as long as the engine lives."""
@@ -85,8 +86,8 @@ def engine_named(name: str) -> Engine:
 
 
 @contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn whatever an engine raises while it reads into a LogError that says what was being read."""
+def reading(what: str, cure: str = "") -> Iterator[None]:
+    """Turn whatever an engine raises while it reads into a LogError that says what was being read, and what to do."""
     import polars.exceptions
 
     errors: tuple[type[BaseException], ...] = (
@@ -106,7 +107,7 @@ def reading(what: str) -> Iterator[None]:
         raise
     except errors as error:
         reason = str(error).split("\n\n")[0].strip().replace("\n", " ")
-        raise LogError(f"{what}: cannot be read: {reason[:400]}") from None
+        raise LogError(f"{what}: cannot be read: {reason[:400]}" + (f"; {cure}." if cure else "")) from None
 
 
 def file_state(files: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
@@ -117,7 +118,7 @@ def file_state(files: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
 class Memory:
     """What all engines share: what was found or made once, and the objects it belongs to, so that no other takes their identity."""
 
-    near = False
+    near, unnameable = False, ""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Any, ...], tuple[Any, Any]] = {}
@@ -253,8 +254,11 @@ class _DuckDB(Memory):
     def _scan(self, files: Sequence[Path], columns: Sequence[str] | None) -> Frame:
         if files[0].suffix == ".parquet":
             alike = parts.parquet_alike(files, columns)
-            names = [_unglobbed(file) for file in files]
-            return _lazy(self._connection.read_parquet(names, union_by_name=not alike, hive_partitioning=False))
+            names = [parts.unglobbed(file) for file in files]
+            read = self._connection.read_parquet(names, union_by_name=not alike, hive_partitioning=False)
+            lengths = [_quoted(name) for name in parts.lengths_of_time(files[0]) if name in read.columns]
+            told = ", ".join(f"to_microseconds({name}) AS {name}" for name in lengths)
+            return _lazy(read.project(f"* REPLACE ({told})") if told else read)
         headers, types = parts.csv_types(files, columns)
         if len({tuple(header) for header in headers.values()}) == 1:
             return _lazy(self._csv(files, headers[files[0]], types))
@@ -265,11 +269,13 @@ class _DuckDB(Memory):
         return _lazy(whole)
 
     def _csv(self, files: Sequence[Path], header: Sequence[str], types: parts.Types) -> Any:
-        sql = {unlike: _SQL_TYPES.get(str(types.get(name, "String")), "VARCHAR") for unlike, name in _unlike(header).items()}
+        sql = {unlike: _SQL_TYPES.get(str(types.get(name, "String")), "VARCHAR") for unlike, name in parts.unlike(header).items()}
         columns = ", ".join(f"{_literal(name)}: {_literal(kind)}" for name, kind in sql.items())
-        names = ", ".join(_literal(_unglobbed(file)) for file in files)
+        names = ", ".join(_literal(parts.unglobbed(file)) for file in files)
         options = "auto_detect = false, hive_partitioning = false, header = true, delim = ',', nullstr = '', allow_quoted_nulls = true"
         quotes = "quote = '\"', escape = '\"'"
+        if any(map(parts.mixed_line_ends, files)):  # which its strict mode refuses; what else that does, `csv_trouble` has looked for
+            quotes += ", strict_mode = false"
         some = " OR ".join(f"{_quoted(name)} IS NOT NULL" for name in sql)
         return self._connection.sql(f"SELECT * FROM read_csv([{names}], {options}, {quotes}, columns = {{{columns}}}) WHERE {some}")
 
@@ -280,7 +286,10 @@ class _DuckDB(Memory):
         native = nw.to_native(frame)
         types = dict(zip(native.columns, map(str, native.types), strict=True))
         texts = [name for name, kind in types.items() if kind.startswith("ENUM") or kind in ('"NULL"', "NULL", "UUID")]
-        found = [f"CAST({_quoted(name)} AS VARCHAR)" if name in texts else _quoted(name) for name in columns]
+        plain = dict.fromkeys(texts, "VARCHAR")
+        # Narwhals does not know timestamps in nanoseconds with a zone; without one they are UTC, as this connection is.
+        plain |= {name: "TIMESTAMP_NS" for name, kind in types.items() if kind == "TIMESTAMPTZ_NS"}
+        found = [f"CAST({_quoted(name)} AS {plain[name]})" if name in plain else _quoted(name) for name in columns]
         return _lazy(native.project(", ".join(f"{value} AS c{number}" for number, value in enumerate(found))))
 
     def with_epoch(self, frame: Frame, source: str, target: str) -> Frame:
@@ -288,7 +297,7 @@ class _DuckDB(Memory):
         if kind == "VARCHAR":
             micros = sql_time(name)
         elif kind == "TIMESTAMP_NS":
-            micros = f"CASE WHEN epoch_ns({name}) >= 0 THEN epoch_ns({name}) // 1000 ELSE (epoch_ns({name}) - 999) // 1000 END"
+            micros = _floored(name)
         elif kind == "TIMESTAMP WITH TIME ZONE":
             micros = f"CASE WHEN isfinite({name}) THEN epoch_us({name}) END"
         else:
@@ -305,8 +314,9 @@ class _DuckDB(Memory):
         return _lazy(nw.to_native(frame).project(f"*, {value} AS {_quoted(target)}"))
 
     def with_text(self, frame: Frame, source: str, target: str) -> Frame:
-        value = _quoted(source)
-        if _kind(frame, source).startswith("TIMESTAMP"):
+        value, kind = _quoted(source), _kind(frame, source)
+        if kind.startswith("TIMESTAMP"):
+            value = f"make_timestamp({_floored(value)})" if kind == "TIMESTAMP_NS" else value
             value = f"strftime(CAST({value} AS TIMESTAMP), '%Y-%m-%d %H:%M:%S.%f')"
         return _lazy(nw.to_native(frame).project(f"*, CAST({value} AS VARCHAR) AS {_quoted(target)}"))
 
@@ -371,26 +381,14 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _floored(name: str) -> str:
+    """Whole microseconds of a column of nanoseconds, towards the past; a cast would round."""
+    return f"CASE WHEN epoch_ns({name}) >= 0 THEN epoch_ns({name}) // 1000 ELSE (epoch_ns({name}) - 999) // 1000 END"
+
+
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
 def _listed(names: Any) -> str:
     return ", ".join(_quoted(name) for name in names)
-
-
-def _unlike(names: Sequence[str]) -> dict[str, str]:
-    """A name that DuckDB tells from the others, whatever the case, for each; its own where it can be."""
-    taken: dict[str, str] = {}
-    for name in names:
-        unlike, number = name, 0
-        while unlike.lower() in {other.lower() for other in taken}:
-            number += 1
-            unlike = f"{name}_{number}"
-        taken[unlike] = name
-    return taken
-
-
-def _unglobbed(file: Path) -> str:
-    """A path that DuckDB takes as it is: it has no other way to switch patterns off."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(file))

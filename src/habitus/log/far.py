@@ -11,8 +11,9 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus.errors import LogError
 from habitus.log.description import EventLog
-from habitus.log.distinct import Distinct, distinct
+from habitus.log.distinct import Distinct, cut_short, distinct
 from habitus.log.engine import Engine, Frame, reading
 from habitus.log.near import Part
 from habitus.log.tables import TIME, USER, event_table, of_users, usable
@@ -52,6 +53,8 @@ class Far:
         frames = [self._frame(event).select(USER) for event in self._log.events]
         with reading(self._log.source):
             found = self._engine.columns(nw.concat(frames, how="vertical").group_by(USER).agg(nw.len().alias(_N)))
+        if found[USER].dtype == object and (text := cut_short(found[USER].tolist())) is not None:
+            raise LogError(f"{self._log.source}: users: {text}")
         users = found[USER].astype(str) if found[USER].dtype == object else found[USER].astype(np.int64)
         order = np.argsort(users, kind="stable")
         return users[order], found[_N][order].astype(np.int64)

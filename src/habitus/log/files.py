@@ -15,6 +15,8 @@ from habitus.errors import LogError
 Types = dict[str, Any]  # a column's name → its Polars type
 
 SHOWN = 3
+_OLD_LINES = "its lines end in a carriage return alone; save it with line feeds."
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what its files begin with
 
 
 def parquet_alike(files: Sequence[Path], columns: Sequence[str] | None) -> bool:
@@ -33,6 +35,26 @@ def parquet_alike(files: Sequence[Path], columns: Sequence[str] | None) -> bool:
     return all(list(types.items()) == list(first[1].items()) for _, types in others)
 
 
+def lengths_of_time(file: Path) -> list[str]:
+    """The columns of a Parquet file that are lengths of time: the format has whole numbers there, and a note that only some readers see."""
+    import polars as pl
+
+    types = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
+    return [name for name, kind in types.items() if kind == pl.Duration]
+
+
+def broken_parquet(files: Sequence[Path]) -> Path | None:
+    """The first file whose columns cannot be read."""
+    import polars as pl
+
+    for file in files:
+        try:
+            pl.read_parquet_schema(file)
+        except (pl.exceptions.PolarsError, OSError):
+            return file
+    return None
+
+
 def _same_columns(first: tuple[Path, Types], other: tuple[Path, Types], columns: Sequence[str] | None) -> None:
     for (one, there), (file, types) in ((first, other), (other, first)):
         missing = [name for name in (there if columns is None else columns) if name in there and name not in types]
@@ -47,7 +69,7 @@ def csv_header(file: Path) -> list[str]:
     with file.open("rb") as lines:
         start = lines.read(1 << 16)
     if b"\r" in start and b"\n" not in start:
-        raise LogError(f"{file}: its lines end in a carriage return alone; save it with line feeds.")
+        raise LogError(f"{file}: {_OLD_LINES}")
     with _opened(file) as rows:
         header = next(rows, [])
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
@@ -108,12 +130,26 @@ def scan_csv(files: Sequence[Path], types: Types) -> Any:
     return pl.scan_csv(list(files), glob=False, schema=types, raise_if_empty=False, **options)
 
 
+def mixed_line_ends(file: Path) -> bool:
+    """Whether some lines of a CSV file end as on Windows and others as elsewhere, as where two files were put together."""
+    windows, others, last = False, False, b""
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            ends = block.count(b"\n")
+            before = block.count(b"\r\n") + (block.startswith(b"\n") and last == b"\r")
+            windows, others, last = windows or before > 0, others or before < ends, block[-1:]
+            if windows and others:
+                return True
+    return False
+
+
 def csv_trouble(file: Path) -> str | None:
     """What keeps a CSV file from being read, with the row and the cure, or None: rows that have another number of fields than the
-    header (blank lines left out), loose quotes, text that is not UTF-8. One pass over the file."""
+    header (blank lines left out), loose quotes or carriage returns, text that is not UTF-8, zero bytes."""
     number, columns, ragged = 0, 0, []
     try:
-        with _opened(file) as rows:
+        _no_zero_byte(file)
+        with _opened(file, newline="\n") as rows:  # a carriage return alone ends no row: engines read it in their own ways
             columns = len(next(rows, []))
             for row in rows:
                 if row:
@@ -123,6 +159,10 @@ def csv_trouble(file: Path) -> str | None:
     except LogError as error:
         return str(error)
     except csv.Error as error:
+        if "new-line" in str(error) and not columns:
+            return f"{file}: {_OLD_LINES}"
+        if "new-line" in str(error):
+            return f"{file}: after row {number}: a carriage return in a field without quotes; quote the field, or take it out."
         return f"{file}: after row {number}: {error}; quote a field as a whole, and write a quote within it twice."
     if not ragged:
         return None
@@ -131,31 +171,66 @@ def csv_trouble(file: Path) -> str | None:
     return f"{file}: {which}, and the header has {columns}{more}; mend the row{'s' if len(ragged) > 1 else ''}."
 
 
+def _no_zero_byte(file: Path) -> None:
+    """Raises LogError for a zero byte, which no engine reads like another: the mark of a copy cut short, or of UTF-16."""
+    lines = 0
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            if not lines and block[:2] in _UTF16:
+                return  # has a name of its own, see `_encoding`
+            if (at := block.find(b"\0")) >= 0:
+                where = lines + block.count(b"\n", 0, at)
+                place = f"row {where}" if where else "the header"
+                raise LogError(f"{file}: {place} has a zero byte; save it as UTF-8, or copy it again.")
+            lines += block.count(b"\n")
+
+
 @contextmanager
-def _opened(file: Path) -> Iterator[Iterator[list[str]]]:
-    """The rows of a CSV file. Raises LogError if it is not UTF-8, with the row."""
+def _opened(file: Path, newline: str = "") -> Iterator[Iterator[list[str]]]:
+    """The rows of a CSV file, with lines that end as `newline` says (see `open`). Raises LogError if it is not UTF-8, with the row."""
     limit = csv.field_size_limit(sys.maxsize)
     reader = None
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with file.open(encoding="utf-8-sig", newline=newline) as lines:
             reader = csv.reader(lines, strict=True)
             yield reader
     except UnicodeDecodeError:
-        raise LogError(f"{file}: {_encoding(file)}; save it as UTF-8.") from None
+        raise LogError(f"{file}: {_encoding(file)}.") from None
     finally:
         csv.field_size_limit(limit)
 
 
 def _encoding(file: Path) -> str:
-    """Why a file is not UTF-8, in words, with the row where the first wrong byte is."""
+    """Why a file is not UTF-8, in words, with the row where the first wrong byte is, and what to do."""
+    cure = "save it as UTF-8"
     with file.open("rb") as lines:
-        if lines.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            return "it is UTF-16"
+        start = lines.read(4)
+        if start == b"PAR1":
+            return "it is a Parquet file; name it .parquet"
+        if start[:2] in _UTF16:
+            return f"it is UTF-16; {cure}"
         lines.seek(0)
         for number, line in enumerate(lines):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 where = f"row {number}" if number else "the header"
-                return f"{where} is not UTF-8 (byte {line[error.start]:#04x}, perhaps Latin-1)"
-    return "it is not UTF-8"
+                return f"{where} is not UTF-8 (byte {line[error.start]:#04x}, perhaps Latin-1); {cure}"
+    return f"it is not UTF-8; {cure}"
+
+
+def unlike(names: Sequence[str]) -> dict[str, str]:
+    """A name that DuckDB tells from the others, whatever the case, for each; its own where it can be."""
+    taken: dict[str, str] = {}
+    for name in names:
+        unlike, number = name, 0
+        while unlike.lower() in {other.lower() for other in taken}:
+            number += 1
+            unlike = f"{name}_{number}"
+        taken[unlike] = name
+    return taken
+
+
+def unglobbed(file: Path) -> str:
+    """A path that DuckDB takes as it is: it has no other way to switch patterns off."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(file))

@@ -15,6 +15,7 @@ import narwhals as nw
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus.folders import telling
 from habitus.log.description import EventLog
 from habitus.log.distinct import Distinct
 from habitus.log.engine import Engine, file_state
@@ -68,8 +69,9 @@ class _Scratch:
         for name, array in columns.items():
             places[name] = (array.dtype, self._end)
             rest: memoryview = np.ascontiguousarray(array).data.cast("B")
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            with telling(f"{tempfile.gettempdir()} (the folder for temporary files, which TMPDIR names)"):
+                while rest:
+                    rest = rest[self._file.write(rest) :]
             self._end += array.nbytes
         return _Place(event, len(columns[TIME]), int(columns[TIME].max(initial=-(2**63))), places)
 
@@ -112,7 +114,7 @@ class _Numbers:
         width = self._high - self._low + 1
         if 0 < width <= max(min(4 * rows, _MOST_DENSE), 1 << 16):
             self._base = self._low
-            self._distinct = Distinct(np.arange(self._low, self._high + 1))
+            self._distinct = Distinct(np.arange(width) + self._low)  # high + 1 may be no int64
         else:
             self._distinct = Distinct(_merged(self._present(columns) for columns in batches()))
         return self._distinct

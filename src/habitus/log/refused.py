@@ -1,12 +1,12 @@
 """The rows that a run could not use, written out so that people can mend them."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from habitus.errors import LogError
+from habitus.folders import replacing, telling
 from habitus.log.checks import refused_rows
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine
@@ -29,22 +29,19 @@ def write_refused(log: EventLog, engine: Engine, file: Path) -> int:
     """Write every row that cannot be used to a .parquet or .csv file: table, row (from 1), reason, user, time as written, fields.
 
     Returns how many there are; the file is written even if there is none, and appears when it is whole. Raises LogError as
-    `check_refused_file` does, or if it cannot be written.
+    `check_refused_file` does, StorageError if it cannot be written.
     """
     import polars as pl
+    import pyarrow.parquet
 
     check_refused_file(file)
     frames = [_frame(log, event, refused_rows(log, event, engine)) for event in log.events]
     frame = pl.concat(frames, how="diagonal")
-    part = file.with_name(f".{file.name}.part")
-    try:
-        frame.write_parquet(part) if file.suffix == ".parquet" else frame.write_csv(part)
-        part.replace(file)
-    except OSError as error:
-        raise LogError(f"{file}: rejected rows cannot be written ({error.strerror or error}); name another file.") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with telling(file), replacing(file) as part:
+        if file.suffix == ".parquet":
+            pyarrow.parquet.write_table(frame.to_arrow(), part)  # Polars does not say that a disk is full
+        else:
+            part.write_text(frame.write_csv(), encoding="utf-8")
     return len(frame)
 
 

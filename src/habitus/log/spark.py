@@ -47,7 +47,7 @@ _INTEGERS = {"uint8": "int16", "uint16": "int32", "uint32": "int64", "halffloat"
 class Spark(Memory):
     """The engine on PySpark. `session` is ours alone, on the context of the session that was active, or on one that was made."""
 
-    name = "spark"
+    name, unnameable = "spark", ".`"
 
     def __init__(self) -> None:
         super().__init__()

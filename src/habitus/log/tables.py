@@ -18,8 +18,9 @@ from habitus.errors import LogError
 from habitus.log import columns as read
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, Frame, file_state, reading
-from habitus.log.files import csv_trouble
+from habitus.log.files import broken_parquet, csv_trouble
 from habitus.log.poisoned import spoil
+from habitus.toml import there_are
 
 Array = NDArray[Any]
 
@@ -45,7 +46,9 @@ def reading_table(log: EventLog, table: str) -> Iterator[None]:
         if files[0].suffix == ".csv":
             cure = "a field with a comma, a quote or a line's end in it must be quoted, and a quote within it written twice"
             raise LogError(f"{error}; {cure}.") from None
-        raise
+        broken = broken_parquet(files)
+        which = f" (of these files, {broken} is broken)" if broken is not None and len(files) > 1 else ""
+        raise LogError(f"{error}{which}; the file is no Parquet, or damaged: write it again.") from None
 
 
 def check_files(log: EventLog, table: str) -> None:
@@ -68,6 +71,23 @@ def event_table(log: EventLog, event: str, engine: Engine, *, numbered: bool = F
     """
     frame = _as_elsewhere(log, event, _as_stored(log, event, engine, (ROW, TEXT) if numbered else (TEXT,) if as_text else ()), engine)
     return frame if log.poisoned_from is None else spoil(frame, log, event, engine, user=USER, time=TIME)
+
+
+def stored_rows(log: EventLog, event: str, engine: Engine) -> tuple[int, int]:
+    """How many rows there are where an event table is stored, and how many of them are not those that `where` asks for.
+
+    Counted apart from `event_table`, as a witness of it: nothing else is read of a row. Raises LogError as it does.
+    """
+    described = log.events[event]
+    frame, private = _opened(log, event, engine, [described.user or log.user, *described.where])
+    other: nw.Expr = nw.lit(0)
+    with reading_table(log, event):
+        for column, value in described.where.items():
+            frame, wanted = read.matching(frame, read.Source(event, column, private[column]), value, engine)
+            other = nw.when(wanted).then(other).otherwise(nw.lit(1))
+        counts = frame.with_columns(other.alias(ROW)).select(nw.len().alias("rows"), nw.col(ROW).sum().alias("other"))
+        found = engine.columns(counts)
+    return int(found["rows"][0]), int(found["other"][0] or 0)
 
 
 def property_table(log: EventLog, table: str, engine: Engine) -> Frame:
@@ -93,9 +113,10 @@ def _events_as_stored(log: EventLog, event: str, engine: Engine, more: Sequence[
     frame, private = _opened(log, event, engine, [user, time, *sources.values(), *described.where])
     frame = engine.numbered(frame, ROW) if ROW in more else frame
     for column, value in described.where.items():
-        frame = read.matching(frame, read.Source(event, column, private[column]), value, engine)
+        frame, wanted = read.matching(frame, read.Source(event, column, private[column]), value, engine)
+        frame = frame.filter(wanted)
     frame = read.with_time(frame, read.Source(event, time, private[time]), described.time_unit or log.time_unit, TIME, engine)
-    frame = frame.with_columns(read.as_written(frame, private[time], TIME).alias(TEXT)) if TEXT in more else frame
+    frame = read.with_written(frame, private[time], TIME, TEXT, engine) if TEXT in more else frame
     frame = read.with_user(frame, read.Source(event, user, private[user], of=log), USER, engine)
     frame, made = _with_fields(log, event, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
     return frame.select(USER, TIME, *(nw.col(ours).alias(name) for name, ours in made.items()), *more)
@@ -114,11 +135,21 @@ def _with_fields(
     log: EventLog, table: str, frame: Frame, private: dict[str, str], sources: dict[str, str], engine: Engine
 ) -> tuple[Frame, dict[str, str]]:
     """Add the fields, read as their kinds say; the private name of each."""
+    if odd := next((name for name in sources if set(name) & set(engine.unnameable)), None):
+        raise LogError(f"table {table!r}: {engine.name} takes {odd!r} for no plain name; call the field otherwise, with `columns`.")
     made = {name: f"_f{number}" for number, name in enumerate(sources)}
     for name, ours in made.items():
         source = read.Source(table, sources[name], private[name], of=log)
         frame = read.with_field(frame, source, log.spec(name).kind, ours, engine)
     return frame, made
+
+
+def user_lost(log: EventLog, event: str, engine: Engine) -> str | None:
+    """A user who is written as a number with a fraction, or beyond 64 bits, and so is none; None if there is no such."""
+    column = log.events[event].user or log.user
+    with reading_table(log, event):
+        frame, private = _opened(log, event, engine, [column])
+        return read.fraction(frame, read.Source(event, column, private[column], of=log), USER, engine)
 
 
 def usable(frame: Frame, *, since: int | None = None, until: int | None = None) -> Frame:
@@ -287,4 +318,4 @@ def _require_columns(table: str, wanted: Sequence[str], there: Sequence[str]) ->
         return
     sign = next((sign for sign in (";", "\t", "|") if len(there) == 1 and sign in there[0]), None)
     cure = f" The columns seem to be separated by {sign!r}; the separator of a CSV file must be a comma." if sign else ""
-    raise LogError(f"table {table!r}: there is no column {missing[0]!r}; its columns are {', '.join(there)}.{cure}")
+    raise LogError(f"table {table!r}: there is no column {missing[0]!r}; {there_are(missing[0], there)}.{cure}")

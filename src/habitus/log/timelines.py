@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import LogError, ProfilesError
+from habitus import artefact, checked
+from habitus.errors import ArtefactError, LogError, ProfilesError
 from habitus.log.time_fields import TIME_FIELDS, TimeContext
 
 Array = NDArray[Any]
@@ -22,6 +22,7 @@ PADDING, START, END, ABSENT, OTHER = range(5)
 FIRST = 5  # the code of a field's most frequent value
 EVENT_TYPE = "event_type"
 KIND = "timelines"
+STORED = ("category", "number", "codes", "text")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,20 @@ class Field:
     kind: str  # category | number | codes | text | time
     size: int  # number of codes, the five special ones included
     length: int = 1  # codes in one value; above 1 for kind `codes` only
+
+
+def fields_of(entries: Sequence[Field], event_types: Sequence[str], where: object) -> dict[str, Field]:
+    """The stored fields that a file lists, by name. Raises ArtefactError if one is there twice, or is none, or the event types do not
+    have the codes of the event type's field."""
+    fields = {entry.name: entry for entry in entries}
+    checked.require(len(fields) == len(entries), where, "each field is listed once")
+    for entry in entries:
+        sound = entry.kind in STORED and FIRST <= entry.size < 2**31 and (entry.length == 1 or entry.kind == "codes")
+        checked.require(sound and 1 <= entry.length < 2**20, where, f"{entry.name[:80]!r} is a field with a kind, a size and a length")
+    checked.require(len(set(event_types)) == len(event_types), where, "each event type is listed once")
+    expected = Field(EVENT_TYPE, "category", FIRST + len(event_types))
+    checked.require(fields.get(EVENT_TYPE) == expected, where, f"the field {EVENT_TYPE!r} has a code for each of the event types")
+    return fields
 
 
 @dataclass(frozen=True)
@@ -136,6 +151,8 @@ class Timelines:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         rows = _ranges(firsts, lengths, offsets)
         time = self._take("time", rows)
+        if len(time) and not -(2**62) < time.min() <= time.max() < self.until:
+            raise ArtefactError("timelines: an event is not before their cut-off; the timelines are damaged, write them again.")
         codes: dict[str, Array] = {}
         values: dict[str, Array] = {}
         context: TimeContext | None = None
@@ -205,29 +222,30 @@ class Timelines:
 
     @classmethod
     def open(cls, folder: str | Path, *, verify: bool = True) -> Self:
-        """Open a folder of timelines, memory-mapped. Raises ArtefactError if it is incomplete or damaged."""
+        """Open a folder of timelines, memory-mapped. Raises ArtefactError if it is incomplete or damaged.
+
+        Codes and times are looked at where they are read (`read`, which then raises ArtefactError), so that opening does not read them
+        once more.
+        """
         reader = artefact.opening(folder, KIND, verify=verify)
-        facts, index = reader.json("index"), reader.arrays("index")
-        fields = {entry["name"]: Field(**entry) for entry in facts["fields"]}
-        shards = []
-        for number in range(facts["shards"]):
-            arrays = reader.arrays(f"shard-{number:05d}")
-            shards.append(
-                Shard(
-                    arrays["time"],
-                    {name.removeprefix("codes/"): array for name, array in arrays.items() if name.startswith("codes/")},
-                    {name.removeprefix("values/"): array for name, array in arrays.items() if name.startswith("values/")},
-                )
-            )
+        said, index = reader.json("index", _Index), reader.arrays("index")
+        fields = fields_of(said.fields, said.event_types, folder)
+        shards = tuple(_shard(reader.arrays(f"shard-{number:05d}"), fields, folder) for number in range(said.shards))
+        users = checked.ids(checked.array(index, "users", folder, "iU", (None,)), folder)
+        starts, stops = (checked.array(index, name, folder, "i", (len(users),)) for name in ("starts", "stops"))
+        _require_ranges(starts, stops, sum(len(shard.time) for shard in shards), folder)
         dictionaries = {name.removeprefix("dictionary/"): a for name, a in index.items() if name.startswith("dictionary/")}
+        _require_dictionaries(dictionaries, fields, folder)
         return cls(
-            users=index["users"], starts=index["starts"], stops=index["stops"], fields=fields, shards=tuple(shards),
-            until=facts["until"], origin=facts["origin"], horizon=facts["horizon"],
-            event_types=tuple(facts["event_types"]), dictionaries=dictionaries, facts=facts["facts"],
+            users=users, starts=starts, stops=stops, fields=fields, shards=shards, until=said.until, origin=said.origin,
+            horizon=said.horizon, event_types=said.event_types, dictionaries=dictionaries, facts=said.facts,
         )  # fmt: skip
 
     def _codes(self, name: str, rows: Array) -> Array:
         codes = self._take(name, rows, "codes")
+        size = FIRST + len(self.dictionaries[name]) if name in self.dictionaries else self.fields[name].size
+        if len(codes) and not 0 <= codes.min() <= codes.max() < size:
+            raise ArtefactError(f"timelines: {name!r} has codes beyond the {size} there are; the timelines are damaged, write them again.")
         if self.fields[name].kind != "codes":
             return codes
         special = np.minimum(codes, FIRST - 1).astype(np.int64)[:, None]
@@ -251,6 +269,52 @@ class Timelines:
     def _time_context(self, time: Array, rows: Array, first_rows: Array, until: Array) -> TimeContext:
         previous = self._take("time", np.maximum(rows - 1, first_rows))
         return TimeContext(time, previous, rows > first_rows, until, self.origin)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What index.json says."""
+
+    until: checked.Time
+    origin: checked.Time
+    horizon: checked.Time
+    shards: checked.Count
+    event_types: tuple[str, ...]
+    fields: tuple[Field, ...]
+    facts: checked.Facts
+
+
+def _shard(arrays: Mapping[str, Array], fields: Mapping[str, Field], where: str | Path) -> Shard:
+    """The arrays of a shard's file. Raises ArtefactError unless there is one of codes per field, and one of values per number field."""
+    time = checked.array(arrays, "time", where, "i", (None,))
+    checked.require(time.dtype == np.int64, where, "times are int64")
+    codes = {name: checked.array(arrays, f"codes/{name}", where, "u", (len(time),)) for name in fields}
+    numbers = [name for name, entry in fields.items() if entry.kind == "number"]
+    values = {name: arrays.get(f"values/{name}", np.empty(0)) for name in numbers}
+    for name, value in values.items():  # NaN: absent
+        checked.require(value.shape == time.shape and value.dtype == np.float32, where, f"{name!r} has a float32 value per event")
+    checked.require(len(arrays) == 1 + len(codes) + len(values), where, "a shard has the arrays of its fields and no others")
+    return Shard(time, codes, values)
+
+
+def _require_ranges(starts: Array, stops: Array, rows: int, where: str | Path) -> None:
+    """Raises ArtefactError unless each user's rows are there, and no other user's."""
+    checked.require(starts.dtype == stops.dtype == np.int64, where, "`starts` and `stops` are int64")
+    sound = (starts >= 0).all() and (starts <= stops).all() and (stops <= rows).all()
+    checked.require(sound, where, f"each user has a range of the {rows:,} events")
+    some = starts < stops
+    checked.require((starts[some][1:] >= stops[some][:-1]).all(), where, "users share no events")
+
+
+def _require_dictionaries(dictionaries: Mapping[str, Array], fields: Mapping[str, Field], where: str | Path) -> None:
+    """Raises ArtefactError unless there is a dictionary for each field that needs one, of texts or of sound code vectors."""
+    needing = {name for name, entry in fields.items() if entry.kind in ("codes", "text")}
+    checked.require(set(dictionaries) == needing, where, "there is a dictionary for each field of texts or code vectors")
+    for name in needing:
+        if fields[name].kind == "text":
+            checked.array(dictionaries, name, where, "U", (None,))
+        else:
+            checked.array(dictionaries, name, where, "iu", (None, fields[name].length), least=0, most=fields[name].size - 1)
 
 
 def save_shard(writer: artefact.ArtefactWriter, number: int, shard: Shard) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus import checked
 from habitus.errors import LogError
 from habitus.log.engine import reading
 
 Array = NDArray[Any]
+
+_CURE = "save the ids, whole numbers or texts, as one list or column (text in UTF-8)"
 
 # What the first line of a .csv file may say, in any case, without being the id of a user whose id is text.
 HEADERS = frozenset(
@@ -27,39 +30,47 @@ def read_users(file: Path) -> Array:
     Ids are int64 or str as a .npy or .parquet file stores them, and str from other files. Raises LogError if the file cannot be
     read or holds none.
     """
-    with reading(f"{file}, a list of users"):
-        if file.suffix == ".npy":
-            ids = np.asarray(np.load(file, allow_pickle=False))
-        elif file.suffix == ".parquet":
-            ids = _first_column(file)
-        else:
-            with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
-                rows = ([row[0] for row in csv.reader(lines) if row] if file.suffix == ".csv" else list(lines))  # fmt: skip
-            ids = np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
-    if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iuU":
-        raise LogError(f"{file}: expected a list of whole numbers or texts, received {ids.dtype} of shape {ids.shape}.")
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "is not there"
+        raise LogError(f"{file}: {what}; name a .npy, .parquet or .csv file of users' ids, or one with an id per line.")
+    with reading(f"{file}, a list of users", _CURE):
+        ids = _read(file)
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU":
+        raise LogError(f"{file}: expected a list of whole numbers or texts, received {ids.dtype} of shape {ids.shape}; {_CURE}.")
+    if not len(ids):
+        raise LogError(f"{file}: expected a list of users' ids, and there is none in it; give one at least, or leave the list out.")
     if file.suffix == ".csv":
         return ids.astype(object)
-    return np.unique(_as_int64(ids) if ids.dtype.kind in "iu" else ids)
+    return np.unique(_as_int64(ids, str(file)) if ids.dtype.kind in "iu" else ids)
 
 
-def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None) -> Array:
+def _read(file: Path) -> Array:
+    if file.suffix == ".npy":
+        return checked.npy(file)
+    if file.suffix == ".parquet":
+        return _first_column(file)
+    with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
+        rows = [row[0] for row in csv.reader(lines) if row] if file.suffix == ".csv" else list(lines)
+    return np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
+
+
+def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None, where: str = "users") -> Array:
     """User ids of the type that a log's have, str (`text`) or int64; ascending, each once.
 
     The first of an array of objects (a .csv file's lines) is passed over if it is a header: where the log's ids are whole numbers,
     if it is none and others follow; where they are text, if it is `header` (the user column's name) or one of HEADERS. Raises
-    LogError, with an example, if an id does not convert.
+    LogError, with an example and the place (`where`), if an id does not convert.
     """
     ids = np.asarray(users)
     headed = ids.dtype == object and len(ids) > 1
     if ids.dtype == object:
         ids = np.array([str(one) for one in ids.tolist()], str)
     if ids.dtype.kind in "iu":
-        ids = ids.astype(str) if text else _as_int64(ids)
+        ids = ids.astype(str) if text else _as_int64(ids, where)
     elif ids.dtype.kind != "U":
-        raise LogError(f"users: expected whole numbers or texts, received {ids.dtype}.")
+        raise LogError(f"{where}: expected whole numbers or texts, received {ids.dtype}.")
     elif not text:
-        ids = _whole_numbers(ids.tolist()[1 if headed and not _whole(ids[0]) else 0 :])
+        ids = _whole_numbers(ids.tolist()[1 if headed and not whole(ids[0]) else 0 :], where)
     elif headed and (str(ids[0]) == header or str(ids[0]).lower() in HEADERS):
         ids = ids[1:]
     return np.unique(ids)
@@ -74,19 +85,20 @@ def _first_column(file: Path) -> Array:
     return np.asarray(ids.to_numpy())
 
 
-def _whole_numbers(texts: list[str]) -> Array:
-    wrong = next((text for text in texts if not _whole(text)), None)
+def _whole_numbers(texts: list[str], where: str) -> Array:
+    wrong = next((text for text in texts if not whole(text)), None)
     if wrong is not None:
-        raise LogError(f"users: {wrong[:80]!r} is no whole number of 64 bits, as the log's ids are; mend the list.")
+        raise LogError(f"{where}: {wrong[:80]!r} is no whole number of 64 bits, as the log's ids are; mend the list.")
     return np.array([int(text) for text in texts], np.int64)
 
 
-def _whole(text: str) -> bool:
+def whole(text: str) -> bool:
+    """Whether a text is a whole number of 64 bits with a sign, as an id may be."""
     digits = text.removeprefix("-")
     return digits.isascii() and digits.isdigit() and len(digits) <= 19 and -(2**63) <= int(text) < 2**63
 
 
-def _as_int64(ids: Array) -> Array:
+def _as_int64(ids: Array, where: str) -> Array:
     if ids.dtype == np.uint64 and len(ids) and int(ids.max()) >= 2**63:
-        raise LogError(f"users: {int(ids.max())} is no whole number of 64 bits with a sign, as a log's ids are; store ids as text.")
+        raise LogError(f"{where}: {int(ids.max())} is no whole number of 64 bits with a sign, as a log's ids are; store ids as text.")
     return ids.astype(np.int64)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
-from habitus.errors import ArtefactError, LogError
-from habitus.log.description import EventLog, FieldSpec
+from habitus import artefact, checked
+from habitus.errors import LogError
+from habitus.log.description import EventLog
 from habitus.log.time_fields import DAY
-from habitus.log.timelines import EVENT_TYPE, FIRST, Field
+from habitus.log.timelines import EVENT_TYPE, FIRST, Field, fields_of
 from habitus.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ Array = NDArray[Any]
 KIND = "vocabulary"
 MAX_VALUES = 1_000_000
 MAX_CODE = 1_000_000  # a table of embeddings has a row for each code up to the largest
+
+ID_EVENTS, ID_SHARE = 1_000, 0.9  # a category in so many events, with so many different values among them, numbers events
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,27 @@ class Vocabulary:
     def open(cls, folder: str | Path) -> Self:
         """Read a vocabulary. Raises ArtefactError if it is incomplete or damaged."""
         reader = artefact.opening(folder, KIND)
-        facts, arrays = reader.json("fields"), reader.arrays("values")
-        try:
-            return cls(
-                fields={entry["name"]: Field(**entry) for entry in facts["fields"]},
-                values={name.removeprefix("values/"): array for name, array in arrays.items() if name.startswith("values/")},
-                edges={name.removeprefix("edges/"): array for name, array in arrays.items() if name.startswith("edges/")},
-                event_types=tuple(facts["event_types"]), origin=facts["origin"], horizon=facts["horizon"],
-            )  # fmt: skip
-        except (KeyError, TypeError) as error:
-            raise ArtefactError(f"{folder}: no sound vocabulary ({error!r}).") from None
+        said, arrays = reader.json("fields", _Said), reader.arrays("values")
+        fields = fields_of(said.fields, said.event_types, folder)
+        values, edges = dict[str, Array](), dict[str, Array]()
+        for name, entry in fields.items():
+            if entry.kind == "category" and name != EVENT_TYPE:
+                values[name] = found = checked.array(arrays, f"values/{name}", folder, "iU", (entry.size - FIRST,))
+                checked.require(len(set(found.tolist())) == len(found), folder, f"each value of {name!r} has one code")
+            elif entry.kind == "number":
+                edges[name] = found = checked.array(arrays, f"edges/{name}", folder, "f", (entry.size - FIRST - 1,))
+                checked.require((found[1:] > found[:-1]).all(), folder, f"the edges of {name!r} ascend")
+        return cls(fields, values, edges, said.event_types, said.origin, said.horizon)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What fields.json says."""
+
+    fields: tuple[Field, ...]
+    event_types: tuple[str, ...]
+    origin: checked.Time
+    horizon: checked.Time
 
 
 def category(name: str, values: Array) -> tuple[Field, Array]:
@@ -151,19 +164,38 @@ def fit(
     names = [name for name in log.field_names if only is None or name in only]
     with progress.stage("counting values", len(names), "fields") as advance:
         for name in names:
-            _fit_field(name, log.spec(name), counter, fields, values, edges)
+            if told := _fit_field(name, log, counter, fields, values, edges):
+                progress.say(f"field {name!r}: {told}")
             advance(1)
     return Vocabulary(fields, values, edges, types, first // DAY * DAY, until)
 
 
 def _fit_field(
-    name: str, spec: FieldSpec, counter: "Counter", fields: dict[str, Field], values: dict[str, Array], edges: dict[str, Array]
-) -> None:
-    if spec.kind == "category":
-        fields[name], values[name] = category(name, counter.values(name, MAX_VALUES))
-    elif spec.kind == "number":
-        fields[name], edges[name] = number(name, *counter.counted(name), spec.buckets)
-    elif spec.kind == "codes":
-        fields[name] = codes(name, *counter.counted(name))
-    else:
+    name: str, log: EventLog, counter: "Counter", fields: dict[str, Field], values: dict[str, Array], edges: dict[str, Array]
+) -> str | None:
+    """Fit one field. What there is to say of it, if anything."""
+    spec = log.spec(name)
+    if spec.kind == "text":
         fields[name] = Field(name, "text", FIRST)
+        return None
+    known, counts = counter.counted(name)
+    if spec.kind == "category":
+        fields[name], values[name] = category(name, known[np.argsort(-counts, kind="stable")[:MAX_VALUES]])
+    elif spec.kind == "number":
+        fields[name], edges[name] = number(name, known, counts, spec.buckets)
+    else:
+        fields[name] = codes(name, known, counts)
+    return numbers_events(log, name, len(known), int(counts.sum()))
+
+
+def numbers_events(log: EventLog, name: str, distinct: int, events: int) -> str | None:
+    """What to say of a category that has nearly as many different values as events with one, and so tells events apart and not what
+    they are; None of other fields, and of those that the description makes the item, the category or a key: a log of few events of
+    many items is as it should be."""
+    described = {log.roles.item, log.roles.category, *(table.key for table in log.properties.values())}
+    if log.spec(name).kind != "category" or name in described or events < ID_EVENTS or distinct < ID_SHARE * events:
+        return None
+    return (
+        f"{distinct:,} different values in {events:,} events: it numbers events, and values that hardly ever come back make "
+        "fingerprints, not behaviour; leave it out of the fields."
+    )

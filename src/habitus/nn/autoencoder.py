@@ -20,7 +20,7 @@ from habitus.nn.losses import joint_logits, right_guesses, summed_cross_entropy
 from habitus.nn.parallel import summed
 from habitus.nn.sampled import Negatives, drawn, log_uniform
 from habitus.nn.threads import pieces
-from habitus.nn.training import Trainee
+from habitus.nn.trainee import Trainee
 
 _WORTH = 16  # users that are worth a thread of their own
 _RARELY = 1e-4  # what was never seen is expected as often

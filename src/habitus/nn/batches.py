@@ -3,7 +3,7 @@
 Reading never changes what is read, and what an epoch reads depends on the seed and the epoch's number alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from zlib import crc32
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from habitus import checked
 from habitus.errors import LogError
 from habitus.log.timelines import ABSENT, END, EVENT_TYPE, FIRST, OTHER, START, Events, Shard, Timelines
 from habitus.nn.gru import Layout
@@ -39,6 +40,8 @@ class Column:
     def of(self, events: Events) -> Array:
         """This column's codes, (n_events) int64; codes beyond `size` read as OTHER."""
         codes = events.codes[self.field]
+        if (self.part >= 0) != (codes.ndim > 1) or (self.part >= 0 and self.part >= codes.shape[1]):
+            raise LogError(f"the field {self.field!r} has no {self.name}: its values are of another length than at fit; fit again.")
         codes = (codes if self.part < 0 else codes[:, self.part]).astype(np.int64)
         return np.where(codes < self.size, codes, OTHER)
 
@@ -58,6 +61,15 @@ def columns_of(timelines: Timelines, fields: Sequence[str], keep: int) -> tuple[
         size = min(field.size, FIRST + keep) if field.kind == "category" else field.size
         found += [Column(name, part, size) for part in parts]
     return tuple(found)
+
+
+def columns_from(entries: Any, coded: Callable[[str], int], where: object) -> tuple[Column, ...]:
+    """The columns that a file lists, one at least. Raises ArtefactError unless each is of a field that has so many codes (`coded`)."""
+    columns: tuple[Column, ...] = checked.shaped(entries, tuple[Column, ...], where)
+    for column in columns:
+        sound = column.part >= -1 and FIRST <= column.size <= coded(column.field)
+        checked.require(sound, where, f"{column.field!r} is a column of codes that there are")
+    return columns
 
 
 @dataclass(frozen=True)
@@ -151,6 +163,9 @@ class Sequences:
         self.timelines, self.columns, self.distinct, self.event_types = timelines, tuple(columns), distinct, event_types
         self.numbers, self.timed = tuple(numbers), timed
         self.max_steps = max_length - 2
+        for name in self.numbers:
+            if (kind := timelines.field(name).kind) != "number":
+                raise LogError(f"the field {name!r} is of kind {kind}, and its values were to be read as numbers; fit again.")
         self._names = list(dict.fromkeys([*(column.field for column in columns), *numbers]))
         self._choosing = [*([] if event_types is None else [EVENT_TYPE]), *([] if distinct is None else [distinct])]
         self._counting = [name for name in self._names if timelines.field(name).kind == "time"]
@@ -171,6 +186,11 @@ class Sequences:
             "users": [len(timelines), crc32(timelines.users.tobytes()), crc32(timelines.lengths.tobytes())],
             "until": timelines.until, "origin": timelines.origin, "horizon": timelines.horizon,
         }  # fmt: skip
+
+    @property
+    def unread(self) -> tuple[int, int]:
+        """How many steps lie beyond the newest that a sequence holds, and how many events are no steps, over all users."""
+        return int(np.maximum(self.steps - self.max_steps, 0).sum()), int((self.timelines.lengths - self.steps).sum())
 
     def lengths(self, users: Array, cut: Cut | None = None) -> Array:
         """Tokens of the sequences of the users at these positions, (n) int64, as they were at the cut if there is one."""

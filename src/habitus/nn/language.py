@@ -38,6 +38,12 @@ class LanguageModel:
     device: torch.device
     model: Any  # a SentenceTransformer, in float32
 
+    @property
+    def weights(self) -> tuple[int, int]:
+        """How many numbers the model has, and how many of them every token is multiplied with: all but the tables of embeddings."""
+        sizes = {name: parameter.numel() for name, parameter in self.model.named_parameters()}
+        return sum(sizes.values()), sum(size for name, size in sizes.items() if "embeddings." not in name)
+
     def embed(self, strings: Sequence[str], *, batch: int = 64, max_tokens: int = 0) -> Array:
         """The vectors of `strings`, (n, dim) float32, each the same to 1e-5 whichever others stand beside it.
 

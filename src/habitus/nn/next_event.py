@@ -20,12 +20,13 @@ from habitus.nn.losses import cross_entropy
 from habitus.nn.parallel import summed
 from habitus.nn.sampled import SHARES, Negatives, drawn, sampled_cross_entropy
 from habitus.nn.threads import each, pieces
-from habitus.nn.training import Trainee
+from habitus.nn.trainee import Trainee
 from habitus.nn.transformer import CausalTransformer
 
 Array = NDArray[Any]
 TARGETS = ("next", "next_time")
 _FARTHEST = 8.0  # standard deviations; a number farther off is read as if it were there, so that nothing overflows
+_MOST_PARTS, _WORTH = 8, 1024  # parts of a batch to learn from, and the steps that are worth one
 _MOST_SCORES = 1 << 22  # logits held at a time when ranking
 
 
@@ -62,6 +63,11 @@ class _Tables:
     tables: Sequence[Tensor]  # of each column
     biases: Sequence[Tensor]  # of each predicted column
     negatives: Sequence[Negatives | None]  # … values to score beside the true one; None: all
+
+
+def parts_to_learn_from(steps: int) -> int:
+    """Into how many parts a batch of so many steps is cut while training on a CPU."""
+    return min(max(steps // _WORTH, 1), _MOST_PARTS)
 
 
 class NextEventModel(Trainee):
@@ -190,9 +196,13 @@ class NextEventModel(Trainee):
         return drawn(self._shares[size], self.negatives, generator)
 
     def _parts(self, batch: Batch, generator: torch.Generator | None) -> list[_Part]:
-        """The batch unpacked, in as many parts of about as many steps as can be worked on at the same time."""
+        """The batch unpacked, in parts of about as many steps, to be worked on at the same time.
+
+        Each part of a batch to learn from draws its own random numbers, so these parts do not depend on the number of threads.
+        """
         device, lengths = batch.codes.device, batch.layout.lengths - 1  # no END
-        count = min(pieces(), len(lengths)) if device.type == "cpu" else 1
+        wanted = parts_to_learn_from(int(lengths.sum())) if self.training else pieces()
+        count = min(wanted, len(lengths)) if device.type == "cpu" else 1
         done = np.cumsum(lengths)
         edges = np.unique([0, *(np.searchsorted(done, done[-1] * np.arange(1, count) / count) + 1), len(lengths)])
         return [self._part(batch, lengths, slice(*two), generator) for two in pairwise(edges.tolist())]

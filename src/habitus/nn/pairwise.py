@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
-from habitus.nn.training import Trainee
+from habitus.nn.trainee import Trainee
 
 Array = NDArray[Any]
 LOSSES = ("warp", "bpr")

@@ -93,6 +93,15 @@ class Group:
         torch.distributed.all_gather(everyone, mine)
         return [sum(column) for column in zip(*(one.tolist() for one in everyone), strict=True)]
 
+    def everyones(self, array: Array) -> list[Array]:
+        """This array of every process, in their order; type and shape are the same in all."""
+        import torch
+
+        mine = torch.from_numpy(np.ascontiguousarray(array))
+        everyone = [torch.empty_like(mine) for _ in range(self.size)]
+        torch.distributed.all_gather(everyone, mine)
+        return [one.numpy() for one in everyone]
+
     def handed(self, found: Found) -> Found:
         """What the first process has found, arrays and JSON, in every process."""
         import torch

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from habitus.nn import processes
 from habitus.nn.batches import Feed, Sequences
-from habitus.nn.training import Trainee, TrainingSettings, derived, train
+from habitus.nn.randomness import derived
+from habitus.nn.trainee import Trainee, TrainingSettings
+from habitus.nn.training import train
 from habitus.progress import Progress
 
 Array = NDArray[Any]

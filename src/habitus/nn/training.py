@@ -1,7 +1,7 @@
 """The only training loop: epochs over packed batches, early stopping on the measure that is trained, checkpoints.
 
 Knows nothing of logs or tasks: what is trained says what its loss is, a feed says what an epoch reads. Randomness is set anew
-from the seed at the start of every epoch, so the state at the end of an epoch is all that it takes to go on.
+from the seed at the start of every epoch; torch's random state is part of a checkpoint that is made within one.
 """
 
 import logging
@@ -9,113 +9,35 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from habitus.errors import InputError, TrainingError, is_whole, require, require_one
+from habitus import checked
+from habitus.errors import ArtefactError, InputError, TrainingError
 from habitus.nn import processes
 from habitus.nn.ahead import ahead
-from habitus.nn.checkpoints import Checkpoints, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
+from habitus.nn.checkpoints import Checkpoints, fitting, load_optimizer, load_weights, optimizer_as_arrays, weights_as_arrays
+from habitus.nn.course import Course, Pass
 from habitus.nn.memory import give_back_large_blocks, halves, in_fitting_pieces, is_out_of_memory, release
+from habitus.nn.randomness import begin_randomness, derived, seeded
 from habitus.nn.sharing import Held, Shared
 from habitus.nn.threads import coarse
+from habitus.nn.trainee import PRECISIONS, Batch, Feed, Trainee, TrainingSettings
 from habitus.progress import SILENT, Progress
 
 Array = NDArray[Any]
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 _LARGE = 1 << 23  # weights from which on memory is worth a twentieth of the time
+CHECKPOINT_SECONDS = 600.0  # between two checkpoints within an epoch
 _LOOK_EVERY = 16  # batches between two looks at the loss; a look makes a GPU wait
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How an encoder is trained. Settings of encoders extend these. Raises RecipeError if a value is outside its range."""
-
-    batch_users: int = 256
-    """Most users in a batch, of all processes together where several train."""
-    batch_tokens: int = 16384
-    """Most tokens (events, starts and ends) in a batch, of all processes together; a smaller number needs less memory."""
-    epochs: int = 10
-    """Most passes over the users that are learned from."""
-    patience: int = 3
-    """Epochs without a lower held-out loss before training stops; the best epoch's weights are kept."""
-    learning_rate: float = 1e-3
-    """Step size of Adam."""
-    schedule: str = "constant"
-    """What becomes of the learning rate over the epochs: "constant" (the paper's) or "cosine" (falls to 0)."""
-    clip: float = 0.0
-    """Longest gradient, Euclidean; longer ones are shortened to it. 0: none are."""
-    precision: str = "float32"
-    """Number type of products in training: "float32", or "bfloat16" (on a CPU, of GRUs and their heads): faster on what has it."""
-    watched: float = 0.01
-    """Share of users not learned from, whose loss decides when to stop (a few at least, on a small log)."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_users", "batch_tokens", "epochs", "patience"):
-            require(is_whole(getattr(self, name)) and getattr(self, name) >= 1, name, "a whole number of at least 1", getattr(self, name))
-        require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        require(self.clip >= 0, "clip", "0 or above", self.clip)
-        require(0 <= self.watched < 0.5, "watched", "at least 0 and below 0.5", self.watched)
-        require_one(self.schedule, "schedule", ("constant", "cosine"))
-        require_one(self.precision, "precision", tuple(PRECISIONS))
-
-
-class Batch(Protocol):
-    """What a feed yields."""
-
-    @property
-    def n_events(self) -> int:
-        """Events in it, for the progress."""
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch on another device."""
-
-
-class Feed(Protocol):
-    """What an epoch reads; a function of the epoch's number alone."""
-
-    def events(self, epoch: int) -> int:
-        """Events in the epoch."""
-
-    def epoch(self, number: int) -> Iterator[Any]:
-        """The epoch's batches."""
-
-    def part(self, number: int, which: int, parts: int) -> Iterator[Any | None]:
-        """Of every batch of the epoch what is for process `which` of `parts`, None where that is nothing."""
-
-
-class Trainee(nn.Module):
-    """A module that says what it wants to make small."""
-
-    def loss(self, batch: Any) -> tuple[Tensor, int]:
-        """The loss summed over a batch's positions (a scalar), and how many positions there are."""
-        raise NotImplementedError
-
-
-@dataclass
-class _Course:
-    """How far a training has come: all of it, with module and optimizer, goes into a checkpoint."""
-
-    rows: list[dict[str, float]] = field(default_factory=list)  # one per finished epoch
-    best: dict[str, Array] = field(default_factory=dict)  # weights of the epoch with the lowest held-out loss
-
-    @property
-    def epochs(self) -> int:
-        return len(self.rows)
-
-    @property
-    def best_epoch(self) -> int:
-        """Counted from 1; of equal ones the first."""
-        return 1 + min(range(self.epochs), key=lambda i: self.rows[i]["held_out"])
-
-    def over(self, settings: TrainingSettings) -> bool:
-        return self.epochs >= settings.epochs or (self.epochs > 0 and self.epochs - self.best_epoch >= settings.patience)
+_DIVERGED = 10.0  # times the loss at the beginning, and one more: what an epoch's mean loss does not come to while anything is learned
+_SURELY = 64  # batches after which such a mean is no accident
 
 
 def train(
@@ -124,32 +46,34 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Train `model` in place on `feed` until the loss on `held_out` stops falling; it ends with the best epoch's weights.
 
-    With a folder `work`, a checkpoint is left there after every epoch, and one that is found there, of this same training
-    (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Within `processes.together` this is one
-    training of all processes, which call it alike; a folder and an identity matter in the first alone. Returns a report of JSON
-    values: losses (per position), seconds and events per second of every epoch, and which was the best. Raises TrainingError
-    if the loss is not finite, or there is nothing to learn from.
+    With a folder `work`, a checkpoint is left there after every epoch, and within one every `CHECKPOINT_SECONDS`; one that is found
+    there, of this same training (`identity`, JSON, and the seed), is gone on from: on a CPU with the same result, bit for bit. Within
+    `processes.together` this is one training of all processes, which call it alike; a folder and an identity matter in the first
+    alone. Returns a report of JSON values: losses (per position), seconds and events per second of every epoch, and which was the
+    best. Raises TrainingError, with what to change, if a loss, a weight or the optimizer's state is not finite or the loss rises far
+    above what it began with, and if there is nothing to learn from; the last sound checkpoint is left as it was.
     """
     trainer = _Trainer(model, settings, seed, device, progress)
     checkpoints = Checkpoints(work, {**(identity or {}), "seed": seed})
     course = trainer.resumed(checkpoints)
     events = [feed.events(epoch) for epoch in range(settings.epochs)]
-    if course.epochs and not course.over(settings):
-        progress.say(f"{title}: going on after epoch {course.epochs}, from the checkpoint in {work}.")
+    if (course.epochs or course.begun) and not course.over(settings.epochs, settings.patience):
+        progress.say(f"{title}: going on {course.goes_on()}, from the checkpoint in {work}.")
+    if not (course.epochs or course.begun) and checkpoints.of_another:
+        progress.say(f"{title}: the checkpoint in {work} is of another training ({checkpoints.of_another}), so this one begins anew.")
     with progress.stage(title, sum(events), "events") as advance, trainer.surroundings():
-        advance(sum(events[: course.epochs]))
-        while not course.over(settings):
-            epoch = course.epochs
-            row = trainer.epoch(epoch, feed, held_out, events[epoch], advance, course)
+        advance(course.events(events))
+        while not course.over(settings.epochs, settings.patience):
+            row = trainer.epoch(course, checkpoints, feed, held_out, events[course.epochs], advance)
             course.rows.append(row)
             if course.best_epoch == course.epochs:
                 course.best = weights_as_arrays(model, "best")
             trainer.keep(checkpoints, course)
-            advance(0, note=_note(course, settings))
+            advance(0, note=course.note(settings.epochs))
     load_weights(model, course.best, "best")
     model.zero_grad(set_to_none=True)
     model.eval()
-    report = _report(course, settings)
+    report = course.report(settings.epochs)
     return report if trainer.processes == 1 else {**report, "processes": trainer.processes}
 
 
@@ -163,30 +87,13 @@ def torch_device(name: str) -> torch.device:
     return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
-def derived(seed: int, *key: int) -> int:
-    """A seed for one purpose, from the one that was given and the purpose's numbers."""
-    return int(np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+@dataclass(frozen=True)
+class _Kept:
+    """What a checkpoint says of a training."""
 
-
-@contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Run the body on torch randomness of its own, begun from `seed`; the world's goes on afterwards as if nothing had been."""
-    on_gpu = device is not None and device.type == "cuda"
-    with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu else []):
-        _begin_randomness(seed, on_gpu)
-        yield
-
-
-def held_out_users(n_users: int, shares: tuple[float, ...], seed: int) -> list[Array]:
-    """Deal users to groups at random: first those to learn from, then one group per share; ascending positions.
-
-    A group has its share of users, rounded up, but at least 8, or a tenth of all where that is fewer: none below ten users.
-    """
-    order = np.random.default_rng(seed).permutation(n_users)
-    counts = [max(math.ceil(share * n_users), 8) if share else 0 for share in shares]
-    counts = [min(count, max(n_users // 10, math.floor(share * n_users))) for count, share in zip(counts, shares, strict=True)]
-    groups = np.split(order, np.cumsum(counts))
-    return [np.sort(group) for group in [groups[-1], *groups[:-1]]]
+    rows: list[dict[str, float]]
+    optimizer: dict[str, dict[str, float]]
+    begun: Pass | None
 
 
 class _Trainer:
@@ -204,6 +111,7 @@ class _Trainer:
         self._raw, self._settings, self._seed, self._progress = model, settings, seed, progress
         self._raw_optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, fused=True)
         self._model, self._optimizer = self._fabric.setup(Shared(model) if self._group else model, self._raw_optimizer)
+        self._keeps, self._kept, self._due = False, time.monotonic(), False  # are there checkpoints, when was the last, is one due
         self._pieces = 1  # that a batch is worked on in; more where memory does not suffice
         self._model.mark_forward_method("loss")  # for gradients shared between processes; it does not set the precision
 
@@ -221,54 +129,117 @@ class _Trainer:
         with seeded(self._seed, self._fabric.device), coarse() if on_cpu else nullcontext():
             yield
 
-    def resumed(self, checkpoints: Checkpoints) -> _Course:
+    def resumed(self, checkpoints: Checkpoints) -> Course:
         """Take up the newest checkpoint, if there is one."""
-        found = self._group.handed(checkpoints.newest()) if self._group else checkpoints.newest()
+        self._keeps = checkpoints.kept
+        newest = checkpoints.newest(self._can_take_up)
+        found = self._group.handed(newest) if self._group else newest
         if found is None:
-            return _Course()
+            return Course()
         arrays, facts = found
-        load_weights(self._raw, arrays, "weights")
-        load_optimizer(self._raw_optimizer, arrays, facts["optimizer"])
-        best = {name: array for name, array in arrays.items() if name.startswith("best/")}
-        return _Course(facts["rows"], best or weights_as_arrays(self._raw, "best"))
+        try:
+            return self._taken_up(arrays, checked.shaped(facts, _Kept, "its facts"))
+        except (KeyError, ValueError, TypeError, RuntimeError, ArtefactError) as error:
+            raise ArtefactError(f"the checkpoint to go on from does not fit this training ({error}); remove the folder of work.") from None
 
-    def keep(self, checkpoints: Checkpoints, course: _Course) -> None:
-        """Leave a checkpoint; the best weights are kept apart only where they are not the newest."""
-        if self._fabric.global_rank:
+    def _taken_up(self, arrays: Mapping[str, Array], kept: _Kept) -> Course:
+        told = all("held_out" in row and "loss" in row for row in kept.rows)
+        checked.require(told and (kept.rows or kept.begun), "its epochs", "there are some, each with its losses")
+        load_weights(self._raw, arrays, "weights")
+        load_optimizer(self._raw_optimizer, arrays, kept.optimizer)
+        best = {name: array for name, array in arrays.items() if name.startswith("best/")}
+        if best:
+            fitting(self._raw, best, "best", "its best epoch")
+        if kept.begun is None:
+            return Course(kept.rows, best or weights_as_arrays(self._raw, "best"))
+        checked.require(bool(best) == bool(kept.rows), "its best epoch", "there is one once an epoch is finished")
+        states = checked.array(arrays, "left/random-cpu", "its random state", "u", (self.processes, None))
+        for state in states:
+            torch.Generator().set_state(torch.from_numpy(state.copy()))
+        checked.array(arrays, "left/loss", "its losses", "f", (self.processes, 1))
+        left = {name: array for name, array in arrays.items() if name.startswith("left/")}
+        checked.require(("left/random-cuda" in left) == (kept.begun.device == "cuda"), "its random state", "it is of its device")
+        return Course(kept.rows, best, kept.begun, left)
+
+    def _can_take_up(self, facts: Mapping[str, Any]) -> bool:
+        """An epoch that was begun by another number of processes, or on another kind of device, had other random numbers."""
+        begun = checked.shaped(facts, _Kept, "a checkpoint's facts").begun
+        return begun is None or (begun.processes, begun.device) == (self.processes, self._fabric.device.type)
+
+    def keep(self, checkpoints: Checkpoints, course: Course) -> None:
+        """Leave a checkpoint; the best weights are kept apart only where they are not the newest.
+
+        Raises TrainingError instead where something in it is not finite: the older one stays.
+        """
+        self._check_state(f"within epoch {course.epochs + 1}" if course.begun else f"after epoch {course.epochs}")
+        if not self._keeps:
             return
         arrays, numbers = optimizer_as_arrays(self._raw_optimizer)
-        best = course.best if course.best_epoch < course.epochs else {}
-        facts = {"rows": course.rows, "optimizer": numbers, "random": {"seed": self._seed, "epoch": course.epochs}}
-        checkpoints.save(course.epochs, {**arrays, **weights_as_arrays(self._raw, "weights"), **best}, facts)
+        best = course.best if course.begun or course.best_epoch < course.epochs else {}
+        facts = {"rows": course.rows, "optimizer": numbers, "begun": course.begun and asdict(course.begun)}
+        arrays = {**arrays, **weights_as_arrays(self._raw, "weights"), **best, **course.left}
+        checkpoints.save(course.epochs, arrays, facts, within=course.begun.step if course.begun else 0)
+        self._kept = time.monotonic()
 
-    def epoch(self, number: int, feed: Feed, held_out: Feed, events: int, advance: Any, course: _Course) -> dict[str, float]:
-        """One pass, then the loss on held-out users: a row of the report."""
-        fabric, began = self._fabric, time.perf_counter()
-        _begin_randomness(derived(self._seed, 1, number, fabric.global_rank), fabric.device.type == "cuda")
+    def epoch(
+        self, course: Course, checkpoints: Checkpoints, feed: Feed, held_out: Feed, events: int, advance: Any
+    ) -> dict[str, float]:  # fmt: skip
+        """One pass, or what is left of it, then the loss on held-out users: a row of the report."""
+        number, began = course.epochs, time.perf_counter()
         self._model.train()
-        total, positions, done = torch.zeros((), dtype=torch.float64, device=fabric.device), 0, 0
-        for step, batch in enumerate(self._batches(feed, number)):
-            self._set_pace((number + done / max(events, 1)) / self._settings.epochs)
+        done, total = self._begun(course)
+        began -= done.seconds
+        for batch in self._batches(feed, number, done.step):
+            self._set_pace((number + done.events / max(events, 1)) / self._settings.epochs)
             loss, count, read = self._step(batch)
             total += loss
-            positions += count
-            done += read
-            if step % _LOOK_EVERY == 0:
-                advance(0, note=_note(course, self._settings, self._checked(total, number) / max(positions, 1)))
+            done.positions += count
+            done.events += read
+            if done.step % _LOOK_EVERY == 0:
+                mean = self._checked(total, number) / max(done.positions, 1)
+                done.first = mean if done.step == 0 else done.first
+                if done.step >= _SURELY:
+                    self._check_course(mean, course.beginning(done), number)
+                advance(0, note=course.note(self._settings.epochs, mean))
             advance(read)
-        if not positions:
+            done.step += 1
+            if self._due:
+                done.seconds = time.perf_counter() - began
+                self._checked(total, number)
+                self.keep(checkpoints, replace(course, begun=done, left=self._left(total)))
+        if not done.positions:
             raise TrainingError("training: there is no sequence to learn from; give more users, or fewer held-out ones.")
         whole = self._checked(total, number)
+        self._check_course(whole / done.positions, course.beginning(done), number)
         seconds = time.perf_counter() - began
+        course.begun, course.left = None, {}
         return {
-            "epoch": number + 1, "loss": whole / positions, "held_out": self._loss_of(held_out, number), "seconds": seconds,
-            "events_per_second": done / seconds,
+            "epoch": number + 1, "loss": whole / done.positions, "held_out": self._loss_of(held_out, number), "seconds": seconds,
+            "events_per_second": done.events / seconds,
         }  # fmt: skip
 
-    def _batches(self, feed: Feed, number: int) -> Iterator[Any | None]:
-        """What this process reads of the epoch, on its device; None in the place of a batch that has nothing for it."""
+    def _begun(self, course: Course) -> tuple[Pass, Tensor]:
+        """How far the epoch is, and this process's loss so far; torch's random numbers are from here on those that come next."""
+        device, rank = self._fabric.device, self._fabric.global_rank
+        begin_randomness(derived(self._seed, 1, course.epochs, rank), device.type == "cuda")
+        if course.begun is None:
+            return Pass(self.processes, device.type), torch.zeros((), dtype=torch.float64, device=device)
+        torch.default_generator.set_state(torch.from_numpy(course.left["left/random-cpu"][rank].copy()))
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(course.left["left/random-cuda"][rank].copy()))
+        return course.begun, torch.tensor(float(course.left["left/loss"][rank, 0]), dtype=torch.float64, device=device)
+
+    def _left(self, total: Tensor) -> dict[str, Array]:
+        """Every process's random state and loss so far."""
+        mine = {"left/loss": total.cpu().numpy().reshape(1), "left/random-cpu": torch.default_generator.get_state().numpy()}
+        if self._fabric.device.type == "cuda":
+            mine["left/random-cuda"] = torch.cuda.get_rng_state().numpy()
+        return {name: np.stack(self._group.everyones(array) if self._group else [array]) for name, array in mine.items()}
+
+    def _batches(self, feed: Feed, number: int, first: int = 0) -> Iterator[Any | None]:
+        """What this process reads of the epoch from batch `first` on, on its device; None in the place of one that has nothing for it."""
         group = self._group
-        batches = feed.part(number, group.rank, group.size) if group else feed.epoch(number)
+        batches = islice(feed.part(number, group.rank, group.size) if group else feed.epoch(number), first, None)
         # a CPU assembles a batch in half a millisecond, when its threads have nothing better to do
         for batch in batches if self._fabric.device.type == "cpu" else ahead(batches):
             yield None if batch is None else batch.to(self._fabric.device)
@@ -319,6 +290,7 @@ class _Trainer:
                 if parameter.grad is not None:
                     parameter.grad /= max(count, 1)
             self._clip_and_step()
+            self._due = self._is_time()
             return total, count, batch.n_events
         self._more_pieces(batch)
         return self._step_in_pieces(batch)
@@ -327,17 +299,22 @@ class _Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         with self._fabric.autocast():
             loss, own = self._model.loss(Held(batch) if self._group else batch)
-        count, events = self._totals(own, 0 if batch is None else batch.n_events)
+        count, events, due = self._totals(own, 0 if batch is None else batch.n_events, self._is_time())
         # gradients are averaged over processes: so that they become those of the mean over all positions
         self._fabric.backward(loss / (max(count, 1) / self.processes))
         self._clip_and_step()
+        self._due = due > 0
         return loss.detach().double(), int(count), int(events)
+
+    def _is_time(self) -> bool:
+        """Whether it is time for a checkpoint; the first process, which alone has a folder for one, decides."""
+        return self._keeps and time.monotonic() - self._kept >= CHECKPOINT_SECONDS
 
     def _clip_and_step(self) -> None:
         """Raises TrainingError if there is no memory for it: smaller pieces would not help, and half a step must not be made again."""
         try:
-            if self._settings.clip:
-                self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip)
+            if self._settings.clip:  # an infinite gradient shows in the loss, or in the weights at the epoch's end
+                self._fabric.clip_gradients(self._model, self._optimizer, max_norm=self._settings.clip, error_if_nonfinite=False)
             self._optimizer.step()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -358,7 +335,7 @@ class _Trainer:
                     total += loss.double()
                     positions += count
         (everyone,) = self._totals(positions)
-        return self._checked(total, epoch) / max(everyone, 1)
+        return self._checked(total, epoch, "the loss on held-out users") / max(everyone, 1)
 
     def _watched(self, batch: Any) -> tuple[Tensor, int]:
         with self._fabric.autocast():
@@ -370,15 +347,36 @@ class _Trainer:
         for group in self._raw_optimizer.param_groups:
             group["lr"] = rate
 
-    def _checked(self, loss: Tensor, epoch: int) -> float:
+    def _checked(self, loss: Tensor, epoch: int, what: str = "the loss") -> float:
         """The loss summed over the processes. Raises TrainingError, in all of them, if it is not finite."""
         (whole,) = self._totals(float(loss))
         if not math.isfinite(whole):
-            raise TrainingError(
-                f"training: the loss is {whole} in epoch {epoch + 1}, so nothing can be learned any more; lower learning_rate "
-                f"(now {self._settings.learning_rate:g}) or set clip (now {self._settings.clip:g}; 1.0 is a common choice)."
-            )
+            raise self._diverged(f"{what} is {whole} in epoch {epoch + 1}")
         return whole
+
+    def _check_course(self, mean: float, first: float, epoch: int) -> None:
+        """Raises TrainingError if a mean loss, of all processes, lies far above the first one: it need not become infinite to be lost."""
+        if mean > _DIVERGED * first + 1:
+            raise self._diverged(f"the loss has risen to {mean:.4g} in epoch {epoch + 1}, from {first:.4g} in the beginning")
+
+    def _check_state(self, when: str) -> None:
+        """Raises TrainingError if a weight is not finite, which a loss need not show where it was not read, or what Adam remembers of a
+        gradient's square, by which that weight would stay as it is for good. Weights are the same in all processes."""
+        for name, tensor in self._raw.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise self._diverged(f"the weights {name!r} are not finite {when}")
+        for name, parameter in self._raw.named_parameters():
+            remembered = (one for one in self._raw_optimizer.state.get(parameter, {}).values() if isinstance(one, Tensor))
+            if not all(bool(one.isfinite().all()) for one in remembered):
+                raise self._diverged(f"the gradients of {name!r} were too large for float32, {when}")
+
+    def _diverged(self, what: str) -> TrainingError:
+        own = self._settings
+        precision = ', or train with precision = "float32"' if own.precision != "float32" else ""
+        return TrainingError(
+            f"training: {what}, so nothing can be learned any more; lower learning_rate (now {own.learning_rate:g}) or set clip (now "
+            f"{own.clip:g}; 1.0 is a common choice){precision}. What is kept is the last sound checkpoint."
+        )
 
 
 @contextmanager
@@ -391,24 +389,3 @@ def _unheard(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _begin_randomness(seed: int, on_gpu: bool) -> None:
-    torch.default_generator.manual_seed(seed)
-    if on_gpu:
-        torch.cuda.manual_seed(seed)
-
-
-def _note(course: _Course, settings: TrainingSettings, loss: float | None = None) -> str:
-    """How it goes, in a few words: during an epoch with its `loss` so far, else of the last finished epoch."""
-    epoch, loss = (course.epochs + 1, loss) if loss is not None else (course.epochs, course.rows[-1]["loss"])
-    held_out = f", held-out {course.rows[-1]['held_out']:.3f}" if course.rows else ""
-    return f"epoch {epoch}/{settings.epochs}, loss {loss:.3f}{held_out}"
-
-
-def _report(course: _Course, settings: TrainingSettings) -> dict[str, Any]:
-    return {
-        "epochs": course.rows, "best_epoch": course.best_epoch, "held_out": course.rows[course.best_epoch - 1]["held_out"],
-        "stopped": "all epochs done" if course.epochs >= settings.epochs else "the held-out loss fell no more",
-        "seconds": sum(row["seconds"] for row in course.rows),
-    }  # fmt: skip

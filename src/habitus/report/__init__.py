@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from habitus import artefact
+from habitus import artefact, folders
 from habitus.errors import InputError, MissingExtraError
 from habitus.progress import SILENT, Progress
 
@@ -26,8 +26,8 @@ def write(
     `users`: ids of users to be shown closely, else six from the least to the most active. `map`: how vectors are laid out in the
     plane; "umap" needs the extra of that name. `seed`: which users are drawn where there are too many to show or rebuild.
 
-    Raises ArtefactError if the run is not finished or damaged, InputError for an id without a profile or a file that cannot be
-    written, MissingExtraError if a library is missing.
+    Raises ArtefactError if the run is not finished or damaged, InputError for an id without a profile or a file that is none,
+    StorageError for one that cannot be written, MissingExtraError if a library is missing.
     """
     from habitus.report import gather, labels, page, portrait, reconstruction
     from habitus.report import users as people
@@ -51,19 +51,15 @@ def write(
         seen = people.closely(found.model, found.profiles, found.timelines, rows, people.best_memory(encoders), device)
         advance(1, note="the page")
         text = page.page(found, portrait.portrait(found.timelines), rebuilt, where, seen, plotly)
-        _replace(target, text)
+        _replace(target, text, ours=out is None)
         advance(1)
     return target
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, text: str, *, ours: bool) -> None:
     """Write the page in one step, so that a reader never opens half of one."""
-    temporary = target.with_name(target.name + ".part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        raise InputError(f"out: {target} cannot be written ({error.strerror}); name a file elsewhere with --out.") from None
+    with folders.telling(target), folders.replacing(target, ours=ours) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _plotly() -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from habitus import artefact
+from habitus import artefact, checked
 from habitus.errors import ArtefactError
 from habitus.finished import FinishedRun
 from habitus.log.timelines import Timelines
@@ -18,6 +18,14 @@ from habitus.profiles import Profiles
 _SCORE_KEYS = ("profiles", "task", "probe", "scored_on", "metric", "cutoff", "score", "low", "high")
 _ABLATION_KEYS = ("kind", "step", "block", "task", "scored_on", "metric", "score", "low", "high", "difference", "difference_low",
                   "difference_high")  # fmt: skip
+
+_SHAPES: dict[tuple[str, ...], Any] = {
+    ("score", "low", "high", "difference", "difference_low", "difference_high"): float | None,
+    ("users", "labels_left_out"): checked.Count,
+    ("step",): int | None,
+    ("block",): str | None,
+    ("profiles", "task", "probe", "scored_on", "metric", "cutoff", "kind"): str,
+}
 
 Row = Mapping[str, Any]
 
@@ -57,13 +65,15 @@ class Run:
 
 
 def open_run(folder: str | Path) -> Run:
-    """Read a run's folder. Raises ArtefactError if the run is not finished, or a part of it is missing, damaged or another run's."""
+    """Read a run's folder. Raises ArtefactError if the run is not finished, or a part of it is missing, damaged or another run's, and
+    RecipeError if its recipe is none."""
     finished = FinishedRun.open(folder)
+    _ = finished.recipe, finished.split  # sound, so that whoever shows them need not ask
     place = finished.folder
     scores = _rows(place / artefact.SCORES, _SCORE_KEYS)
     ablation = _rows(place / artefact.ABLATION, _ABLATION_KEYS) if (place / artefact.ABLATION).exists() else ()
     cutoffs = _rows(place / artefact.CUTOFFS, _SCORE_KEYS) if (place / artefact.CUTOFFS).exists() else ()
-    model, profiles = Model.open(place / artefact.MODEL), finished.profiles()
+    model, profiles = Model.open(finished.model()), finished.profiles()
     timelines = finished.timelines()
     if profiles.users.tolist() != timelines.users.tolist() or timelines.until != model.until:
         raise ArtefactError(f"{place}: profiles, timelines and model are not of one run; run it again with --overwrite.")
@@ -79,4 +89,6 @@ def _rows(path: Path, keys: Sequence[str]) -> Sequence[Row]:
         lacking = [key for key in keys if not isinstance(row, dict) or key not in row]
         if lacking:
             raise ArtefactError(f"{path}: row {number + 1} lacks {lacking[0]!r}; the file is damaged, make it again.")
+        for names, shape in _SHAPES.items():
+            checked.shaped({key: row[key] for key in names if key in row}, dict[str, shape], f"{path}: row {number + 1}")  # type: ignore[valid-type]
     return rows

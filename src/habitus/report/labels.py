@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from habitus.beginning import targets_of
 from habitus.errors import HabitusError
 from habitus.judge.targets import TaskLabels
 from habitus.log.engine import engine_named
-from habitus.pipeline import targets_of
 from habitus.progress import SILENT, Progress
 from habitus.report.gather import Run
 from habitus.report.users import FEW, Choice

@@ -9,6 +9,7 @@ from habitus.pipeline import COUNTS, RANDOM, WHOLE
 from habitus.report import figures, people, sections
 from habitus.report.album import Album
 from habitus.report.gather import Run
+from habitus.report.ledger import read_of
 from habitus.report.markup import (
     Html,
     count,
@@ -19,7 +20,6 @@ from habitus.report.markup import (
     json_for_script,
     number,
     paragraphs,
-    percent,
     seconds,
     section,
     settings,
@@ -207,14 +207,10 @@ def provenance(run: Run) -> Html:
     times = [
         [name, join(seconds(value), tag("span", class_="bar", style=f"width:{value / most * 6:.2f}rem"))] for name, value in took.items()
     ]
-    beyond = [[name, count(total), count(gone), percent(gone / total if total else 0.0, 1)]
-              for name, (total, gone) in facts.get("events_left_out", {}).items()]  # fmt: skip
     return section(
         "provenance", "Where this comes from", lead, table(["what", "value"], rows, "The run"), _left_out(run),
         folded("How long each part took", table(["part", "time"], times, f"{seconds(facts['seconds'].get('all', 0))} in all", (1,))),
-        folded("Events older than an encoder reads", table(["encoder", "events", "not read", "share"], beyond, "Events", (1, 2, 3)))
-        if beyond else "",
-        folded("The recipe, every setting", _recipe(facts["recipe"])),
+        read_of(run), folded("The recipe, every setting", _recipe(facts["recipe"])),
     )  # fmt: skip
 
 

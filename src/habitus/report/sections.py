@@ -10,6 +10,7 @@ from habitus.pipeline import RANDOM, WHOLE
 from habitus.report import figures
 from habitus.report.album import Album
 from habitus.report.gather import Row, Run
+from habitus.report.ledger import ledger
 from habitus.report.markup import (
     Html,
     count,
@@ -17,7 +18,6 @@ from habitus.report.markup import (
     folded,
     interval,
     join,
-    minute,
     number,
     paragraphs,
     percent,
@@ -344,14 +344,4 @@ def portrait(run: Run, found: Portrait, album: Album) -> Html:
         title="Hours of the week",
         data=table(["day", *map(str, range(24))], by_hour, "Events by hour (UTC)", range(1, 25)),
     )
-    return section("log", "The log's portrait", lead, time, tag("div", per_user, hours, class_="multiples"), _rows_table(run))
-
-
-def _rows_table(run: Run) -> Html:
-    """Rows read, kept and refused per table, over the whole log."""
-    body = []
-    for name, one in run.facts["rows"].items():
-        times = [minute(one[key]) if one.get(key) is not None else "–" for key in ("first", "last")]
-        body.append([name, count(one["rows"]), count(one["kept"]), count(one["refused"]), *times])
-    head = ["table", "rows read", "kept", "refused", "first", "last"]
-    return table(head, body, "Rows of the whole log, label windows included", (1, 2, 3))
+    return section("log", "The log's portrait", lead, time, tag("div", per_user, hours, class_="multiples"), ledger(run))

@@ -111,7 +111,9 @@ def project(matrix: Array, how: Projection, seed: int) -> tuple[Array, tuple[flo
         return _umap(matrix, seed), None
     from sklearn.decomposition import PCA
 
-    matrix = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    matrix = matrix.astype(np.float64)  # in which the square of no float32 is infinite
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    matrix /= np.where(length > 0, length, 1.0)
     parts = min(2, *matrix.shape)
     if not parts or (matrix == matrix[:1]).all():  # nobody there, or nobody different
         return np.zeros((len(matrix), 2)), None

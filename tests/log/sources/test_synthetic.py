@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from habitus.beginning import survey
 from habitus.cli.app import app
 from habitus.errors import InputError, OutputExistsError
 from habitus.log.engine import engine_named
 from habitus.log.sources import open_log, synthetic
-from habitus.pipeline import survey
 
 EVENTS = {"product_buy": "sku", "add_to_cart": "sku", "remove_from_cart": "sku", "page_visit": "url", "search_query": "query"}
 FILES = [*EVENTS, "product_properties", "truth/users", "truth/items", "truth/urls", "truth/categories"]

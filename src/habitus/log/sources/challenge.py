@@ -59,7 +59,7 @@ def _codes_or_text(file: Path, column: str) -> str:
     """Whether a column holds code vectors or words, told by its first rows; code vectors if it is empty, as the challenge's are."""
     import polars as pl
 
-    with reading(str(file)):
+    with reading(str(file), "the file is no Parquet, or damaged: write it again"):
         scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
         schema = scan.collect_schema()
         if column not in schema or isinstance(schema[column], pl.List | pl.Array):

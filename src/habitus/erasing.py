@@ -1,0 +1,138 @@
+"""The steps of forgetting: timelines, profiles, a model's vectors and a run's facts written again without some users, and read back.
+
+Knows one artefact at a time; which ones there are, and in what order they are written, is `forgetting`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from habitus import artefact
+from habitus.encoders import base as encoders
+from habitus.encoders.base import Encoder
+from habitus.errors import ArtefactError, InputError
+from habitus.log import without
+from habitus.log.timelines import Timelines
+from habitus.log.users import HEADERS, read_users, whole
+from habitus.model import KIND as MODEL_KIND
+from habitus.profiles import Profiles
+from habitus.trained_on import TrainedOn
+
+Array = NDArray[Any]
+
+
+class Asked:
+    """The ids that were asked for, as text and, those that are one, as whole numbers; and which of them were met."""
+
+    def __init__(self, texts: Array) -> None:
+        self.texts = texts
+        self.numbers = np.unique(np.array([int(one) for one in texts.tolist() if whole(one)], np.int64))
+        self._met: set[str] = set()
+
+    @classmethod
+    def of(cls, users: str | Path | Sequence[Any] | Array) -> Self:
+        ids = (
+            read_users(Path(users))
+            if isinstance(users, str | Path)
+            else np.asarray(users if isinstance(users, np.ndarray) else list(users))
+        )
+        if not len(ids) or ids.ndim != 1 or (ids.dtype.kind not in "iuUO"):
+            raise InputError(
+                f"users: ids that are whole numbers or texts are needed, one at least; received {ids.dtype} of shape {ids.shape}."
+            )
+        texts = [str(one) for one in ids.tolist()]
+        if ids.dtype == object and len(texts) > 1 and (texts[0].lower() in HEADERS or (not whole(texts[0]) and all(map(whole, texts[1:])))):
+            texts = texts[1:]  # a .csv file's header
+        return cls(np.unique(np.array(texts, str)))
+
+    def like(self, text: bool) -> Array:
+        """The ids as an artefact has them."""
+        return self.texts if text else self.numbers
+
+    def among(self, ids: Array) -> int:
+        """How many of these ids were asked for."""
+        met = np.intersect1d(ids, self.like(ids.dtype.kind == "U"))
+        self._met.update(map(str, met.tolist()))
+        return len(met)
+
+    def among_hashed(self, trained: TrainedOn) -> int:
+        """How many of the ids a model was trained with."""
+        ids = self.like(trained.text)
+        met = ids[trained.contains(ids)]
+        self._met.update(map(str, met.tolist()))
+        return len(met)
+
+    def missing(self) -> list[str]:
+        """The ids that were not met, as they were given."""
+        return [one for one in self.texts.tolist() if one not in self._met and not (whole(one) and str(int(one)) in self._met)]
+
+
+def rewrite_timelines(place: Path, asked: Asked) -> None:
+    without.rewrite(place, asked.like(Timelines.open(place, verify=False).users.dtype.kind == "U"))
+
+
+def rewrite_profiles(place: Path, asked: Asked) -> None:
+    old = Profiles.open(place)
+    kept = ~np.isin(old.users, asked.like(old.users.dtype.kind == "U"))
+    less = replace(old, users=old.users[kept], matrix=old.matrix[kept], known=old.known[kept])
+    less.save(place, overwrite=True)
+    new = Profiles.open(place)
+    same = all(getattr(new, name).tobytes() == getattr(less, name).tobytes() for name in ("users", "matrix", "known"))
+    if not same or asked.among(new.users):
+        raise ArtefactError(f"{place}: read back, the rewritten profiles are not those of the other users; make them anew with the model.")
+
+
+def rewrite_vectors(part: Path, model: Path | None, asked: Asked) -> None:
+    """Rewrite an encoder's part; its model's manifest says so before, and names the new part afterwards."""
+    encoder = Encoder.load(part)
+    users = artefact.opening(part, encoders.KIND).arrays("state")["users"]
+    gone = asked.like(users.dtype.kind == "U")
+    matrix = artefact.opening(part, encoders.KIND).arrays("state")["matrix"][~np.isin(users, gone)].tobytes()
+    name = None if model is None else part.relative_to(model).as_posix()
+    if model is not None:
+        manifest = artefact.opening(model, MODEL_KIND).manifest
+        artefact.restate(model, {**artefact.facts_of(manifest), "forgetting": [*manifest.get("forgetting", []), name]})
+    encoder.without(gone)
+    encoder.save(part, overwrite=True)
+    state = artefact.opening(part, encoders.KIND).arrays("state")
+    if np.isin(state["users"], gone).any() or state["matrix"].tobytes() != matrix:
+        raise ArtefactError(f"{part}: read back, the rewritten vectors are not those of the other users; fit the model again.")
+    if model is not None:
+        restate(model, [name])
+
+
+def restate(model: Path, parts: Sequence[Any]) -> None:
+    """Have a model name the parts that are there, once they have been rewritten."""
+    facts = artefact.facts_of(artefact.opening(model, MODEL_KIND).manifest)
+    left = [part for part in facts.pop("forgetting", []) if part not in parts]
+    named = {part: artefact.fingerprint(model / part) for part in parts}
+    artefact.restate(model, {**facts, "parts": {**facts["parts"], **named}, **({"forgetting": left} if left else {})})
+
+
+def is_behind(run: Path) -> bool:
+    """Whether a run's facts speak of more users than it has profiles of, so that an earlier call was interrupted."""
+    facts = artefact.read_json(run / artefact.RUN_FACTS)
+    there = artefact.is_complete(run / artefact.PROFILES)
+    return there and "users" in facts and facts["users"] != len(Profiles.open(run / artefact.PROFILES))
+
+
+def restate_run(run: Path) -> None:
+    """Have a run's facts count the users who are left, and say how many were forgotten, and when."""
+    facts = dict(artefact.read_json(run / artefact.RUN_FACTS))
+    if "users" in facts and artefact.is_complete(run / artefact.PROFILES):
+        profiles = Profiles.open(run / artefact.PROFILES)
+        entry = {"users": facts["users"] - len(profiles), "on": now()}
+        facts |= {"users": len(profiles), "known": int(profiles.known.any(1).sum())}
+        facts["forgotten"] = [*facts.get("forgotten", []), *([entry] if entry["users"] else [])]
+    if "events" in facts and artefact.is_complete(run / artefact.TIMELINES):
+        facts["events"] = Timelines.open(run / artefact.TIMELINES, verify=False).n_events
+    artefact.write_json(run / artefact.RUN_FACTS, facts)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,206 @@
+"""Calls of the command line, broken: options, and folders to write to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from broken.recipes import GRU
+from broken.world import Words, World, case
+from habitus.errors import InputError, LogError, OutputExistsError, RecipeError
+
+
+def fit(*more: object) -> Callable[[World], Words]:
+    """`habitus fit` of the good log with these words behind it."""
+    return lambda w: w.fit(w.good / "log", None, *more)
+
+
+def run(*more: object) -> Callable[[World], Words]:
+    """`habitus run` of the good log with these words behind it."""
+    return lambda w: w.run(*more)
+
+
+# fmt: off
+OPTIONS = [
+    case("a command there is not", lambda w: ("trian", "quick"), None,
+         "No such command", "'trian'", "habitus --help"),
+    case("an option there is not", fit("--sead", "1"), None,
+         "--sead", "--seed, --users"),
+    case("an option without its value", fit("--seed"), None,
+         "'--seed'", "requires an argument"),
+    case("a word too many", fit("another"), None,
+         "habitus fit", "(another)", "habitus fit --help"),
+    case("no log", lambda w: ("fit", "quick", "--out", w.out), None,
+         "habitus fit", "Missing argument 'LOG'", "habitus fit --help"),
+    case("no out", lambda w: ("fit", "quick", w.good / "log"), None,
+         "habitus fit", "Missing option '--out'", "habitus fit --help"),
+    case("seed a word", fit("--seed", "lucky"), None,
+         "a whole number is needed", "'lucky' was given"),
+    case("seed a fraction", fit("--seed", "1.5"), None,
+         "a whole number is needed", "'1.5' was given"),
+    case("seed below nought", fit("--seed", "-1"), InputError,
+         "seed", "a whole number from 0 up to 4,294,967,295 is needed, received -1"),
+    case("seed beyond 64 bits", fit("--seed", str(2**70)), InputError,
+         "seed", "a whole number from 0 up to 4,294,967,295 is needed, received"),
+    case("device unknown", fit("--device", "tpu"), None,
+         "'--device'", "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
+    case("precision unknown", lambda w: w.encode(None, None, "--precision", "float16"), None,
+         "'--precision'", "'float16' is not one of 'float32', 'bfloat16'"),
+    case("engine unknown", fit("--engine", "pandas"), LogError,
+         "engine", "there is no 'pandas'", "there are polars, duckdb, spark"),
+    case("engine in capitals", fit("--engine", "Polars"), LogError,
+         "engine", "there is no 'Polars'", "there are polars, duckdb, spark"),
+    case("bad rows unknown", fit("--bad-rows", "drop"), None,
+         "'--bad-rows'", "'drop' is not one of 'stop', 'skip'"),
+    case("rejected into a spreadsheet", fit("--rejected", "bad.xlsx"), LogError,
+         "bad.xlsx", "rejected rows are written as .parquet or .csv", "name such a file"),
+    case("rejected into no folder", lambda w: w.fit(w.good / "log", None, "--rejected", w.tmp / "no" / "bad.csv"), LogError,
+         "no/bad.csv", "no for rejected rows", "make it, or name another"),
+    case("rejected into a folder",
+         lambda w: ((w.tmp / "bad.csv").mkdir(), w.fit(w.good / "log", None, "--rejected", w.tmp / "bad.csv"))[1], LogError,
+         "bad.csv is a folder", "name a new file for rejected rows"),
+    case("window of nought", run("--window", "0d"), RecipeError,
+         "window", "'0d' is no whole number of days", "write 14d or 28d"),
+    case("window below nought", run("--window=-3d"), RecipeError,
+         "window", "'-3d' is no whole number of days", "write 14d or 28d"),
+    case("window without its unit", run("--window", "14"), RecipeError,
+         "window", "'14' is no whole number of days", "write 14d or 28d"),
+    case("window of weeks", run("--window", "2w"), RecipeError,
+         "window", "'2w' is no whole number of days", "write 14d or 28d"),
+    case("window of a fraction", run("--window", "1.5d"), RecipeError,
+         "window", "'1.5d' is no whole number of days", "write 14d or 28d"),
+    case("window in powers of ten", run("--window", "1e9d"), RecipeError,
+         "window", "'1e9d' is no whole number of days", "write 14d or 28d"),
+    case("window of a thousand digits", run("--window", "9" * 5000 + "d"), RecipeError,
+         "window", "is no whole number of days", "write 14d or 28d"),
+    case("window beyond time", run("--window", "999999999d"), RecipeError,
+         "window", "from 1 to 100,000 whole days are needed", "received 999999999 days"),
+    case("window of other digits", run("--window", "\u0661\u0664d"), RecipeError,
+         "window", "'\u0661\u0664d' is no whole number of days", "write 14d or 28d"),
+    case("window empty", run("--window", ""), RecipeError,
+         "window", "'' is no whole number of days", "write 14d or 28d"),
+    case("until a word", fit("--until", "tomorrow"), LogError,
+         "until", "'tomorrow' is no time", "write it as 2022-11-11 or 2022-11-11T12:00"),
+    case("until a German date", fit("--until", "1.4.2024"), LogError,
+         "until", "'1.4.2024' is no time", "write it as 2022-11-11 or 2022-11-11T12:00"),
+    case("until a day that is none", fit("--until", "2024-02-30"), LogError,
+         "until", "'2024-02-30' is no time", "write it as 2022-11-11 or 2022-11-11T12:00"),
+    case("until a number", fit("--until", "1711929600"), LogError,
+         "until", "'1711929600' is no time", "write it as 2022-11-11 or 2022-11-11T12:00"),
+    case("until before the first event", fit("--until", "2023-12-31"), LogError,
+         "until", "there is no event before the cut-off 2023-12-31T00:00:00Z", "Choose a later one"),
+    case("until the year 10000", fit("--until", "10000-01-01"), LogError,
+         "until", "'10000-01-01' is no time", "write it as 2022-11-11 or 2022-11-11T12:00"),
+    case("until empty", fit("--until", ""), LogError,
+         "until", "'' is no time", "write it as 2022-11-11 or 2022-11-11T12:00"),
+    case("encode until before the first event", lambda w: w.encode(None, None, "--until", "2001-01-01"), LogError,
+         "until", "there is no event before the cut-off 2001-01-01T00:00:00Z", "Choose a later one"),
+    case("only a member there is not", run("--only", "gru"), RecipeError,
+         "only", "the recipe has no member gru", "it has statistics"),
+    case("tasks of nothing", run("--tasks", " , "), InputError,
+         "tasks", "none is named", "separate their names by commas"),
+    case("tasks misspelt", run("--tasks", "churn,convresion"), RecipeError,
+         "tasks", "there is no task 'convresion'", "known tasks are churn, conversion, propensity_category,"),
+    case("seeds of words", run("--seeds", "0,one"), InputError,
+         "seeds", "whole numbers from 0 up, separated by commas, are needed", "received '0,one'"),
+    case("seeds of other digits", run("--seeds", "٣"), InputError,
+         "seeds", "whole numbers from 0 up, separated by commas, are needed", "received '٣'"),
+    case("seeds of superscripts", run("--seeds", "²"), InputError,
+         "seeds", "whole numbers from 0 up, separated by commas, are needed", "received '²'"),
+    case("seeds beyond 32 bits", run("--seeds", str(2**40)), RecipeError,
+         "seeds", "different whole numbers from 0 up to 4,294,967,295 are needed, one at", "received [1099511627776]"),
+    case("probe unknown", run("--probe", "forest"), None,
+         "'--probe'", "'forest' is not one of 'linear', 'gbdt', 'challenge'"),
+    case("cutoffs of one", lambda w: ("evaluate", w.good / "run", "--cutoffs", "1"), None,
+         "at least 2 is needed", "'1' was given"),
+    case("cutoffs beyond the log", lambda w: ("evaluate", w.copy("run"), "--cutoffs", "50", "-q"), LogError,
+         "cutoffs", "the oldest of 50 cut-offs, 14d apart, is 2022-05-17", "ask for 7 at most, or choose a shorter window"),
+    case("tolerance below nought", lambda w: ("evaluate", w.good / "run", "--poison", "--tolerance=-1"), None,
+         "at least 0.0 is needed", "'-1' was given"),
+    case("tolerance nan", lambda w: ("evaluate", w.good / "run", "--poison", "--tolerance", "nan", "-q"), None,
+         "at least 0.0 is needed", "'nan' was given"),
+    case("json to a folder", lambda w: w.evaluate(more=("--json", w.tmp)), InputError,
+         "json", "is a folder", "name a file in it, or - to print"),
+    case("json into no folder", lambda w: w.evaluate(more=("--json", w.tmp / "no" / "scores.json")), InputError,
+         "json", "no to write scores.json into"),
+    case("synthetic of no users", lambda w: ("synth", "--out", w.out, "--users", "0"), InputError,
+         "users", "a whole number from 1 to 100,000,000 is needed, received 0"),
+    case("report of a map unknown", lambda w: ("report", w.good / "run", "--map", "tsne"), None,
+         "'--map'", "'tsne' is not one of 'pca', 'umap'"),
+    case("report into no folder", lambda w: ("report", w.good / "run", "--out", w.tmp / "no" / "page.html"), InputError,
+         "out", "no/page.html is a folder, or lies in none", "name a file in a folder that is there, as report.html"),
+    case("report into a folder", lambda w: ("report", w.good / "run", "--out", w.tmp), InputError,
+         "out", "is a folder, or lies in none", "name a file in a folder that is there, as report.html"),
+    case("init of no folder", lambda w: ("init", w.tmp / "nowhere"), LogError,
+         "nowhere", "there is no such folder", "name one that holds Parquet or CSV files"),
+    case("init of a file", lambda w: ("init", w.good / "log" / "buy.parquet"), LogError,
+         "log/buy.parquet", "there is no such folder", "name one that holds Parquet or CSV files"),
+    case("init of a folder without tables", lambda w: ("init", w.good / "model" / "fusion"), LogError,
+         "model/fusion", "no table found", "Parquet and CSV files are read"),
+    case("init where one is", lambda w: ("init", w.log), OutputExistsError,
+         "log/log.toml exists already", "nothing was written", "Pass --overwrite to replace it"),
+    case("recipe to print unknown", lambda w: ("recipes", "papper"), RecipeError,
+         "recipe", "'papper' is neither a shipped recipe nor a .toml file that is there", "perhaps 'paper' is meant"),
+]
+
+
+def filled(world: World, text: str = "mine") -> Path:
+    """A folder with something of somebody else's in it."""
+    world.file("out/notes.txt", text)
+    return world.out
+
+
+OUT = [
+    case("out a file", lambda w: (w.file("out", "mine"), w.fit(w.good / "log"))[1], OutputExistsError,
+         "out is a file", "nothing was written", "Name a folder that does not exist yet"),
+    case("out inside a file",
+         lambda w: (w.file("file", "mine"), ("fit", w.good / "stats.toml", w.good / "log", "--out", w.tmp / "file" / "out",
+         "-q"))[1], OutputExistsError,
+         "file/out cannot be written", "file is no folder that may be written to", "Name another folder"),
+    case("out somebody else's folder", lambda w: (filled(w), w.fit(w.good / "log"))[1], OutputExistsError,
+         "out exists and is no unfinished work of Habitus", "nothing was touched", "Name another folder"),
+    case("out somebody else's folder, overwritten", lambda w: (filled(w), w.fit(w.good / "log", None, "--overwrite"))[1], OutputExistsError,
+         "out exists and is no unfinished work of Habitus", "nothing was touched", "Name another folder"),
+    case("run into somebody else's folder", lambda w: (filled(w), w.run("--overwrite"))[1], OutputExistsError,
+         "out exists and is no unfinished work of Habitus", "nothing was touched", "Name another folder"),
+    case("run into somebody else's folder, resumed", lambda w: (filled(w), w.run("--resume"))[1], OutputExistsError,
+         "out exists and is no unfinished work of Habitus", "nothing was touched", "Name another folder"),
+    case("out a model that is there",
+         lambda w: ("fit", w.good / "stats.toml", w.good / "log", "--out", w.copy("model"), "-q"), OutputExistsError,
+         "model exists already", "nothing was written", "Name another folder, or allow overwriting"),
+    case("out a model, for profiles",
+         lambda w: ("encode", w.good / "model", w.good / "log", "--out", w.copy("model"), "-q", "--overwrite"), OutputExistsError,
+         "model holds no profiles but other work of Habitus", "nothing was touched", "Name another folder"),
+    case("out profiles, for a run",
+         lambda w: ("run", w.good / "stats.toml", w.good / "log", "--out", w.copy("profiles"), "-q", "--overwrite"), OutputExistsError,
+         "profiles exists already", "nothing was written", "Name another folder, or allow overwriting"),
+    case("out a run that is there",
+         lambda w: ("run", w.good / "stats.toml", w.good / "log", "--out", w.copy("run"), "-q"), OutputExistsError,
+         "run holds a finished run already", "nothing was written", "Name another folder, or pass --resume or --overwrite"),
+    case("out the empty name", lambda w: ("fit", w.good / "stats.toml", w.good / "log", "--out", "", "-q"), OutputExistsError,
+         "exists and is no unfinished work of Habitus", "nothing was touched", "Name another folder"),
+    case("out a name too long",
+         lambda w: ("fit", w.good / "stats.toml", w.good / "log", "--out", w.tmp / ("x" * 300), "-q"), OutputExistsError,
+         "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "no folder can be written there", "Name another folder"),
+    case("out a link to nothing", lambda w: (w.out.symlink_to("gone"), w.fit(w.good / "log"))[1], OutputExistsError,
+         "out is a link to gone, which is not there", "Make it, or name another folder"),
+    case("out the log's own folder", lambda w: ("fit", w.good / "stats.toml", w.log, "--out", w.log, "-q"), OutputExistsError,
+         "log exists and is no unfinished work of Habitus", "nothing was touched", "Name another folder"),
+    case("export into a folder that is there", lambda w: (filled(w), ("export", w.good / "profiles", "--to", w.out))[1], OutputExistsError,
+         "out exists already", "nothing was written", "Name another folder"),
+    case("export into a file", lambda w: (w.file("out", "mine"), ("export", w.good / "profiles", "--to", w.out))[1], OutputExistsError,
+         "out exists already", "nothing was written", "Name another folder"),
+    case("export inside a file",
+         lambda w: (w.file("file", "mine"), ("export", w.good / "profiles", "--to", w.tmp / "file" / "e"))[1], OutputExistsError,
+         "file/e cannot be written", "file is no folder that may be written to", "Name another folder"),
+    case("synthetic into somebody else's folder",
+         lambda w: (filled(w), ("synth", "--out", w.out, "--users", "50", "-q"))[1], OutputExistsError,
+         "out exists and is no unfinished work of Habitus", "nothing was touched", "Name another folder"),
+]
+
+
+NO_GPU = [
+    case("device that is not there", lambda w: w.fit(w.good / "log", w.file("gru.toml", GRU), "--device", "cuda"), InputError,
+         "'cuda' was asked for", "torch sees no CUDA GPU", "say 'auto' or 'cpu'"),
+]
+CASES = [*OPTIONS, *OUT, *([] if torch.cuda.is_available() else NO_GPU)]

@@ -1,0 +1,208 @@
+"""What hypothesis found in logs that hate you, each as its smallest case; and logs that are large in one direction only."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from habitus.encoders.statistics import Statistics
+from habitus.errors import LogError
+from habitus.log.build import build
+from habitus.log.checks import inspect, refused_rows
+from habitus.log.description import EventLog
+from habitus.log.engine import engine_named
+from habitus.log.tables import TIME, event_table
+from habitus.log.timelines import FIRST, Timelines
+from habitus.log.vocabulary import Vocabulary, fit
+from habitus.nn.batches import Feed, Sequences, columns_of
+
+NEAR = pytest.mark.parametrize("engine", ("polars", "duckdb"))
+END = 8 * 10**18
+LARGEST = 2**63 - 1
+
+
+def frame_log(frame: Any, **options: Any) -> EventLog:
+    return EventLog.from_frames({"e": frame}, user="u", time="t", **options)
+
+
+def learned(log: EventLog, engine: str = "polars") -> tuple[Vocabulary, Timelines]:
+    runs = engine_named(engine)
+    vocabulary = fit(log, until=END, engine=runs)
+    return vocabulary, build(log, vocabulary, until=END, engine=runs)
+
+
+@NEAR
+def test_parquet_nanoseconds_with_a_zone(tmp_path: Path, engine: str) -> None:
+    """What pandas writes of any time with a zone: DuckDB 2 has a type for it that nothing else knows."""
+    table = pa.table({"u": [1, 1], "t": pa.array([-1, 1_999], pa.timestamp("ns", "Europe/Berlin"))})
+    pq.write_table(table, tmp_path / "e.parquet")
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": {"e": {"path": "e.parquet"}}}, base=tmp_path)
+    runs = engine_named(engine)
+    assert runs.columns(event_table(log, "e", runs))[TIME].tolist() == [-1, 1]
+
+
+@NEAR
+def test_whole_nanoseconds_to_the_ends_of_64_bits(engine: str) -> None:
+    """Cut off by taking the remainder away, the smallest of them overflows, which one engine refuses."""
+    found = [-LARGEST - 1, -LARGEST, -1001, -1000, -999, -1, 0, 1, 999, 1000, LARGEST]
+    log = frame_log(pl.DataFrame({"u": [1] * len(found), "t": found}), time_unit="ns")
+    runs = engine_named(engine)
+    assert runs.columns(event_table(log, "e", runs))[TIME].tolist() == [one // 1000 for one in found]
+
+
+@NEAR
+@pytest.mark.parametrize("low", [LARGEST, LARGEST - 3, -LARGEST - 1])
+def test_ids_at_the_ends_of_64_bits(engine: str, low: int) -> None:
+    """A range of ids that ends with the largest number there is has no next one; the user came back as a fraction."""
+    ids = [low, min(low + 3, LARGEST)]
+    _, lines = learned(frame_log(pl.DataFrame({"u": ids, "t": ["2024-01-01"] * 2, "x": ids})), engine)
+    assert lines.users.dtype == np.int64 and lines.users.tolist() == sorted(set(ids))
+
+
+@NEAR
+def test_nanoseconds_as_text_are_cut_off_and_not_rounded(tmp_path: Path, engine: str) -> None:
+    """A time that is a category was spelled in two ways by two engines."""
+    column = pa.array([-1, 1_999, None], pa.timestamp("ns"))
+    pq.write_table(pa.table({"u": [1, 1, 1], "t": ["2024-01-01"] * 3, "x": column}), tmp_path / "e.parquet")
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": {"e": {"path": "e.parquet", "fields": ["x"]}}}, base=tmp_path)
+    assert learned(log, engine)[0].values["x"].tolist() == ["1969-12-31 23:59:59.999999", "1970-01-01 00:00:00.000001"]
+
+
+@NEAR
+def test_refused_rows_show_timestamps_alike(engine: str) -> None:
+    """People compare the file of rejected rows with their table; two engines must not write two of them."""
+    times = pl.Series([0, 1_704_067_200_500_000, None]).cast(pl.Datetime("us"))
+    log = frame_log(pl.DataFrame({"u": pl.Series([None, None, 1], dtype=pl.Int64), "t": times}))
+    texts = refused_rows(log, "e", engine_named(engine))["_text"].tolist()
+    assert texts == ["1970-01-01 00:00:00.000000", "2024-01-01 00:00:00.500000", None]
+
+
+@NEAR
+def test_half_floats_are_numbers(engine: str) -> None:
+    """DuckDB does not take them from a frame; a model's score is often one."""
+    frame = pd.DataFrame({"u": [1, 1], "t": ["2024-01-01", "2024-01-02"], "x": np.array([0.5, np.nan], np.float16)})
+    _, lines = learned(frame_log(frame), engine)
+    np.testing.assert_array_equal(lines.shards[0].values["x"], np.array([0.5, np.nan], np.float32))
+
+
+@NEAR
+@pytest.mark.parametrize("column", ["u", "x"])
+def test_text_that_ends_in_nul_is_refused(engine: str, column: str) -> None:
+    """NumPy takes the NUL for the text's end: the value was coded as unknown, and the user said to have changed meanwhile."""
+    frame = pl.DataFrame({"u": ["a", "b"], "t": ["2024-01-01"] * 2, "x": ["p", "q"]})
+    frame = frame.with_columns(pl.col(column) + pl.Series(["\0", ""]))
+    log = frame_log(frame, roles={"target": "e"})
+    with pytest.raises(LogError, match="ends in a NUL character, which cannot be kept; take it off"):
+        learned(log, engine)
+    assert any("NUL" in one.text for one in inspect(log, engine_named(engine)).findings if one.level == "error")
+    inside = frame.with_columns(pl.col(column) + "z")
+    assert learned(frame_log(inside), engine)[1].n_events == 2
+
+
+@NEAR
+def test_csv_with_nul_says_the_row(tmp_path: Path, engine: str) -> None:
+    """One engine reads such a file and the other does not."""
+    (tmp_path / "e.csv").write_bytes(b"u,t,x\n1,2024-01-01,a\n2,2024-01-01,a\0b\n")
+    described = {"user": "u", "time": "t", "events": {"e": {"path": "e.csv", "fields": ["x"]}}}
+    findings = inspect(EventLog.from_dict(described, base=tmp_path), engine_named(engine)).findings
+    assert any(one.level == "error" and "e.csv: row 2 has a zero byte" in one.text for one in findings)
+
+
+@NEAR
+@pytest.mark.parametrize("content", ["u,t,x\n1,2024-01-01,a\n2,2024-01-01,a\rb\n", "u,t\n1,2024-01-01\n\r,\n"])
+def test_csv_with_a_carriage_return_alone_says_the_row(tmp_path: Path, engine: str, content: str) -> None:
+    """One engine takes it for a line's end, one for a letter, and one refuses the file."""
+    (tmp_path / "e.csv").write_bytes(content.encode())
+    described = {"user": "u", "time": "t", "events": {"e": {"path": "e.csv"}}}
+    findings = inspect(EventLog.from_dict(described, base=tmp_path), engine_named(engine)).findings
+    assert any(one.level == "error" and "e.csv: after row 1: a carriage return" in one.text for one in findings)
+    (tmp_path / "e.csv").write_bytes(b'u,t,x\r\n1,2024-01-01,"a\rb"\r\n')
+    described["events"] = {"e": {"path": "e.csv", "fields": ["x"]}}
+    vocabulary, _ = learned(EventLog.from_dict(described, base=tmp_path), engine)
+    assert list(vocabulary.values["x"]) == ["a\rb"]
+
+
+@NEAR
+@pytest.mark.parametrize("content", ["u,t,x\n1,2024-01-01,a\r\n2,2024-01-01,b\n", 'u,t,x\r\n1,2024-01-01,a\n2,2024-01-01,"b"\r\n'])
+def test_csv_with_line_ends_of_two_kinds(tmp_path: Path, engine: str, content: str) -> None:
+    """Two files put together, one from Windows; DuckDB's strict mode ends in the words of its state machine."""
+    (tmp_path / "e.csv").write_bytes(content.encode())
+    described = {"user": "u", "time": "t", "events": {"e": {"path": "e.csv", "fields": ["x"]}}}
+    log = EventLog.from_dict(described, base=tmp_path)
+    assert not [one for one in inspect(log, engine_named(engine)).findings if one.level == "error" and "target" not in one.text]
+    vocabulary, lines = learned(log, engine)
+    assert sorted(vocabulary.values["x"]) == ["a", "b"] and lines.n_events == 2
+
+
+@NEAR
+def test_lengths_of_time_in_parquet_are_told(tmp_path: Path, engine: str) -> None:
+    """Parquet keeps them as whole numbers with a note of who wrote them, which one engine reads and the other does not."""
+    pq.write_table(pa.table({"u": [1], "t": ["2024-01-01"], "x": pa.array([5], pa.duration("us"))}), tmp_path / "e.parquet")
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": {"e": {"path": "e.parquet", "fields": ["x"]}}}, base=tmp_path)
+    with pytest.raises(LogError, match="column 'x' is a length of time"):
+        learned(log, engine)
+
+
+@NEAR
+def test_lone_surrogates_of_pandas_are_refused(engine: str) -> None:
+    """Half a character cannot be stored as text anywhere; what pandas holds of it must not end in a traceback."""
+    frame = pd.DataFrame({"u": [1], "t": ["2024-01-01"], "x": pd.Series(["\ud800"], dtype=object)})
+    with pytest.raises(LogError, match="table 'e'"):
+        learned(frame_log(frame), engine)
+
+
+@NEAR
+def test_fields_with_a_dot(engine: str) -> None:
+    """Exports of web analytics are full of them; DuckDB took what is before the dot for a table."""
+    name = "totals.visits"
+    frame = pl.DataFrame({"u": [1, 1, 2], "t": ["2024-01-01"] * 3, name: ["a", "a", "b"]})
+    properties = {"p": (name, pl.DataFrame({name: ["a", "b", "b"], "c.d": ["x", "y", "y"]}))}
+    log = frame_log(frame, roles={"target": "e"}, properties=properties)
+    texts = "\n".join(one.text for one in inspect(log, engine_named(engine)).findings)
+    assert "1 rows repeat another row" in texts and "1 keys are there more than once (totals.visits b)" in texts
+    vocabulary, _ = learned(frame_log(frame, properties={"p": (name, properties["p"][1].head(2))}), engine)
+    assert vocabulary.values["c.d"].tolist() == ["x", "y"]
+
+
+def figures(lines: Timelines) -> np.ndarray:
+    """The vectors of the encoder that trains nothing."""
+    return Statistics().fit(lines).encode(lines).to_numpy()
+
+
+def test_one_user_with_a_million_events() -> None:
+    """A robot in the log: one timeline longer than everything else, in one piece, with ties all over."""
+    rows = 1_000_000
+    rng = np.random.default_rng(0)
+    when = pl.Series(rng.integers(0, 10**6, rows) * 1_000_000).cast(pl.Datetime("us"))
+    frame = pl.DataFrame({"u": np.full(rows, 7), "t": when, "x": rng.integers(0, 1000, rows), "same": np.full(rows, 3)})
+    frame = pl.concat([frame, pl.DataFrame({"u": [8], "t": [when[0]], "x": [5], "same": [3]})])
+    vocabulary, lines = learned(frame_log(frame))
+    assert lines.users.tolist() == [7, 8] and lines.lengths.tolist() == [rows, 1]
+    expected = frame.filter(pl.col("u") == 7).sort("t", "x")
+    np.testing.assert_array_equal(lines.shards[0].time[:rows], expected["t"].to_physical().to_numpy())
+    np.testing.assert_array_equal(vocabulary.values["x"][lines.shards[0].codes["x"][:rows].astype(int) - FIRST], expected["x"].to_numpy())
+    assert set(lines.shards[0].codes["same"].tolist()) == {FIRST}, "a field that is always the same has one code"
+    assert np.isfinite(figures(lines)).all()
+    batches = list(Feed(Sequences(lines, columns_of(lines, ["x"], 50), max_length=32), np.arange(2)).epoch(0))
+    assert sum(batch.n_events for batch in batches) == 30 + 1, "the newest events only"
+
+
+@pytest.mark.parametrize(("users", "text"), [(1_000_000, False), (1_000_000, True)])
+def test_a_million_users_with_one_event(users: int, text: bool) -> None:
+    """Visitors who never come back: as many timelines as events, and no loop over them anywhere."""
+    ids = np.random.default_rng(0).permutation(users)
+    names = [f"u{one:07}" for one in ids.tolist()] if text else ids
+    frame = pl.DataFrame({"u": names, "t": pl.Series(ids * 1_000_000).cast(pl.Datetime("us"))})
+    _, lines = learned(frame_log(frame))
+    assert len(lines) == users and (lines.lengths == 1).all()
+    np.testing.assert_array_equal(lines.shards[0].time, np.arange(users) * 1_000_000)  # ids ascending are times ascending
+    assert str(lines.users[0]) == ("u0000000" if text else "0")
+    assert np.isfinite(figures(lines)).all()
+    feed = Feed(Sequences(lines, columns_of(lines, ["event_type"], 50), max_length=32), np.arange(users))
+    seen = np.concatenate([batch.users for batch in feed.epoch(0)])
+    assert sorted(seen.tolist()) == list(range(users))
