@@ -1,5 +1,6 @@
 """What hypothesis found in logs that hate you, each as its smallest case; and logs that are large in one direction only."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from habitus.errors import LogError
 from habitus.log.build import build
 from habitus.log.checks import inspect, refused_rows
 from habitus.log.description import EventLog
+from habitus.log.drafting import draft
 from habitus.log.engine import engine_named
 from habitus.log.tables import TIME, event_table
 from habitus.log.timelines import FIRST, Timelines
@@ -206,3 +208,33 @@ def test_a_million_users_with_one_event(users: int, text: bool) -> None:
     feed = Feed(Sequences(lines, columns_of(lines, ["event_type"], 50), max_length=32), np.arange(users))
     seen = np.concatenate([batch.users for batch in feed.epoch(0)])
     assert sorted(seen.tolist()) == list(range(users))
+
+
+NAMELESS = ",who,when,a,,\n0,1,2024-01-01,x,,\n1,2,2024-01-02,y,,\n"  # an index as pandas writes it, and Excel's commas at the end
+
+
+@NEAR
+def test_columns_without_a_name_are_called_after_their_place(tmp_path: Path, engine: str) -> None:
+    """`DataFrame.to_csv()` writes one by default; DuckDB refused the file for it."""
+    (tmp_path / "e.csv").write_text(NAMELESS)
+    described = {"user": "who", "time": "when", "events": {"e": {"path": "e.csv", "fields": ["a", "column_1"]}}}
+    _, lines = learned(EventLog.from_dict(described, base=tmp_path), engine)
+    assert lines.users.tolist() == [1, 2]
+    described["events"] = {"e": {"path": "e.csv", "where": {"column_1": 1}}}
+    assert inspect(EventLog.from_dict(described, base=tmp_path), engine=engine_named(engine)).tables["e"].rows == 1
+
+
+def test_a_description_names_no_column_without_a_name(tmp_path: Path) -> None:
+    """In Parquet such a column is called otherwise by each engine."""
+    for table in ({"where": {"": 1}}, {"user": ""}, {"fields": ["a"], "columns": {"a": ""}}):
+        with pytest.raises(LogError, match="a text that is not empty is needed"):
+            EventLog.from_dict({"user": "who", "time": "when", "events": {"e": {"path": "e.csv", **table}}}, base=tmp_path)
+
+
+def test_a_draft_reads_a_table_with_a_column_without_a_name(tmp_path: Path) -> None:
+    """What `init` writes must be read again."""
+    rows = [f"{number},{number % 7},2024-01-{1 + number % 28:02},{'xyz'[number % 3]}" for number in range(60)]
+    (tmp_path / "sales.csv").write_text("\n".join([",user_id,timestamp,kind", *rows]) + "\n")
+    pl.read_csv(tmp_path / "sales.csv", has_header=True).write_parquet(tmp_path / "visits.parquet")
+    log = EventLog.from_dict(tomllib.loads(draft(tmp_path).toml), base=tmp_path)
+    assert len(inspect(log).tables) == 2

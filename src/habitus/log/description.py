@@ -3,7 +3,7 @@
 import glob
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
 
@@ -14,6 +14,7 @@ from habitus.toml import explain, listed, read, shortened, there_are
 
 Kind = Literal["category", "number", "codes", "text"]
 TimeUnit = Literal["s", "ms", "us", "ns"]
+ColumnName = Annotated[str, Field(min_length=1)]  # a column without a name has none that engines agree on
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -37,11 +38,11 @@ class EventTable(_Strict):
     path: str | None = Field(default=None, min_length=1)
     fields: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
-    where: dict[str, StrictStr | StrictInt | StrictBool] = Field(default_factory=dict)
-    user: str | None = None
-    time: str | None = None
+    where: dict[ColumnName, StrictStr | StrictInt | StrictBool] = Field(default_factory=dict)
+    user: ColumnName | None = None
+    time: ColumnName | None = None
     time_unit: TimeUnit | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, ColumnName] = Field(default_factory=dict)
 
 
 class PropertyTable(_Strict):
@@ -50,7 +51,7 @@ class PropertyTable(_Strict):
     path: str | None = Field(default=None, min_length=1)
     key: str
     fields: tuple[str, ...]
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, ColumnName] = Field(default_factory=dict)
 
 
 class FieldSpec(_Strict):
@@ -63,8 +64,8 @@ class FieldSpec(_Strict):
 class EventLog(_Strict):
     """The tables of a log, described once; see `from_toml` and `from_frames`."""
 
-    user: str = Field(min_length=1)
-    time: str = Field(min_length=1)
+    user: ColumnName
+    time: ColumnName
     time_unit: TimeUnit | None = None
     roles: Roles = Roles()
     events: dict[str, EventTable] = Field(min_length=1)

@@ -4,6 +4,7 @@ Types are found by Polars whatever the engine, so that a file means the same to 
 """
 
 import csv
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from habitus.errors import LogError
 Types = dict[str, Any]  # a column's name → its Polars type
 
 SHOWN = 3
+_BY_PLACE = re.compile(r"column_\d+")  # what a column without a name is called, after its place from 1
 _OLD_LINES = "its lines end in a carriage return alone; save it with line feeds."
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what its files begin with
 
@@ -65,13 +67,17 @@ def _same_columns(first: tuple[Path, Types], other: tuple[Path, Types], columns:
 
 
 def csv_header(file: Path) -> list[str]:
-    """The columns of a CSV file. Raises LogError if two have one name, or it has no header."""
+    """The columns of a CSV file; one without a name, such as the index that pandas writes, is called after its place, `column_1`.
+
+    Raises LogError if two have one name, or it has no header.
+    """
     with file.open("rb") as lines:
         start = lines.read(1 << 16)
     if b"\r" in start and b"\n" not in start:
         raise LogError(f"{file}: {_OLD_LINES}")
     with _opened(file) as rows:
         header = next(rows, [])
+    header = [name or f"column_{number}" for number, name in enumerate(header, 1)]
     twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
     if twice:
         raise LogError(f"{file}: the header has the column {twice[0]!r} {header.count(twice[0])} times; give each column its own name.")
@@ -125,7 +131,8 @@ def scan_csv(files: Sequence[Path], types: Types) -> Any:
     """A Polars scan of CSV files that all have these columns."""
     import polars as pl
 
-    odd = any('"' in name for name in types)  # Polars does not read the quotes of a header as it reads those of a row
+    # Polars does not read the quotes of a header as it reads those of a row, and compares the names
+    odd = any('"' in name or _BY_PLACE.fullmatch(name) for name in types)
     options: dict[str, Any] = {"has_header": False, "skip_rows": 1} if odd else {}
     return pl.scan_csv(list(files), glob=False, schema=types, raise_if_empty=False, **options)
 

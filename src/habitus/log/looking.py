@@ -53,7 +53,7 @@ class Table:
     @cached_property
     def columns(self) -> dict[str, "Column"]:
         """What each column holds, as far as the sample tells."""
-        return {name: Column(name, self.sample[name].drop_nulls(), len(self.sample)) for name in self.sample.columns}
+        return {name: Column(name, self.sample[name].drop_nulls(), len(self.sample)) for name in self.sample.columns if name}
 
 
 @dataclass(frozen=True, eq=False)
