@@ -180,6 +180,16 @@ def test_forget_a_list_whose_first_line_may_be_a_header(tmp_path: Path) -> None:
     assert len(users_in(tmp_path / "models")) == 55
 
 
+def test_forget_names_the_links_that_it_does_not_follow(base: Path, tmp_path: Path) -> None:
+    """Who hands in a folder of links to runs must not hear that nothing of Habitus's is behind them."""
+    place = copied(base, "numbers", tmp_path / "elsewhere")
+    shutil.copytree(place / "model", tmp_path / "runs" / "model")
+    (tmp_path / "runs" / "first").symlink_to(place)
+    found = forget(GONE, [tmp_path / "runs"])
+    assert [path for path, why in found.untouched if "not followed" in why] == [str(tmp_path / "runs" / "first")]
+    assert set(GONE) <= users_in(place)
+
+
 def test_forget_dry_run_says_the_same_and_changes_nothing(base: Path, tmp_path: Path) -> None:
     """Who asks what would happen must not find that it has."""
     place = copied(base, "numbers", tmp_path)
@@ -358,6 +368,7 @@ def test_command_takes_files_and_several_folders(base: Path, tmp_path: Path) -> 
     [
         ("gone.csv", ".", "is not there"),
         (",", ".", "no id"),
+        ("", ".", "no id"),
         (".", ".", "is a folder"),
         ("11", "nowhere", "there is no folder"),
         ("11", "empty", "written by Habitus"),
@@ -372,5 +383,6 @@ def test_calls_that_mean_nothing_are_refused(users: str, folder: str, says: str,
 
 def test_ids_of_another_kind_are_refused() -> None:
     """Numbers with a fraction are nobody's ids."""
-    with pytest.raises(InputError, match="whole numbers or texts"):
-        forget(np.array([1.5]), ["."])
+    for users in (np.array([1.5]), np.array(7), ["somebody", None]):
+        with pytest.raises(InputError, match="whole numbers or texts"):
+            forget(users, ["."])

@@ -42,7 +42,7 @@ class Asked:
             if isinstance(users, str | Path)
             else np.asarray(users if isinstance(users, np.ndarray) else list(users))
         )
-        if not len(ids) or ids.ndim != 1 or (ids.dtype.kind not in "iuUO"):
+        if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iuUO" or any(one is None for one in ids.tolist()):
             raise InputError(
                 f"users: ids that are whole numbers or texts are needed, one at least; received {ids.dtype} of shape {ids.shape}."
             )
