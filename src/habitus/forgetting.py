@@ -170,7 +170,9 @@ class _Search:
             if entry.name in names or _PASSING in entry.name:
                 continue
             if entry.is_symlink() and entry.is_dir():
-                self.untouched.append((str(entry), "a link, which is not followed; name the folder it leads to, if these users may be there"))
+                self.untouched.append(
+                    (str(entry), "a link, which is not followed; name the folder it leads to, if these users may be there")
+                )
             elif entry.is_dir():
                 self._walk(entry)
             elif not artefact.is_mark(entry) and entry.name != artefact.CUTOFFS:
