@@ -193,7 +193,8 @@ def _number(frame: Frame, source: Source, dtype: Any, engine: Engine) -> nw.Expr
     if dtype == nw.String and _no_values(frame, source, engine):
         return nw.lit(None).cast(nw.Float64)
     if not (dtype.is_numeric() or dtype == nw.Boolean):
-        cure = 'make it kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else "make it a category or text"
+        cure = "make it a category or text" if dtype in (nw.String, nw.Date, nw.Datetime) else "leave it out"
+        cure = 'make it kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else cure
         raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; {cure}.")
     number = value.cast(nw.Float64)
     return nw.when(number.is_finite(), number <= _LARGEST, number >= -_LARGEST).then(number).otherwise(None)
