@@ -280,7 +280,9 @@ def test_sizes_read_as_people_write_them(number: float, words: str) -> None:
     assert size(number) == words
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.26, "0.3 s"), (59.6, "60 s"), (600, "10 min"), (11_100, "3 h 05 min")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.26, "0.3 s"), (59.6, "60 s"), (600, "10 min"), (11_100, "3 h 05 min"), (1e12, "more than 100 years")]
+)
 def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
     """Nor is 11100 s."""
     assert duration(seconds) == words

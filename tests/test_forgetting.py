@@ -150,6 +150,46 @@ def test_forget_again_finds_nothing_to_do(base: Path, tmp_path: Path) -> None:
     assert not forget(NAMED, [place]).removed and (place / "report.html").is_file()
 
 
+def uneven(frames: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """The shop with ids of text that are numbers, but for the two first: "kim", and one that is longer than all others."""
+    names = {11: "kim", 22: "somebody of a long name"}
+    text = pl.col("user").replace_strict(names, default=pl.col("user").cast(pl.String), return_dtype=pl.String)
+    return {name: frame if name == "products" else frame.with_columns(user=text) for name, frame in frames.items()}
+
+
+def test_forget_the_longest_id(tmp_path: Path) -> None:
+    """Texts are held as wide as the longest: without it everyone else's are written anew, and are the same all the same."""
+    log = on_disk(tmp_path / "log", uneven(shop()))
+    run(Recipe.from_toml(SMALL, source="small"), log, tmp_path / "run")
+    assert forget(["somebody of a long name"], [tmp_path / "run"]).rewritten
+    assert len(users_in(tmp_path / "run")) == 59
+
+
+def test_forget_a_list_whose_first_line_may_be_a_header(tmp_path: Path) -> None:
+    """A name above numbers may be a column's, or somebody's: whoever is called so has asked to be forgotten."""
+    log = on_disk(tmp_path / "log", uneven(shop()))
+    recipe = Recipe.from_toml(SMALL, source="small")
+    fit(recipe, log, tmp_path / "models" / "one")
+    encode(Model.open(tmp_path / "models" / "one"), log, tmp_path / "models" / "profiles")
+    (tmp_path / "kim.csv").write_text("kim\n33\n44\n")
+    (tmp_path / "headed.csv").write_text("kundschaft\n55\n66\n")
+    found = forget(tmp_path / "kim.csv", [tmp_path / "models"])
+    assert (found.asked, found.missing) == (3, 0) and found.models[0].users == 3
+    found = forget(tmp_path / "headed.csv", [tmp_path / "models"])
+    assert (found.asked, found.missing, found.searched) == (2, 0, 0)
+    assert len(users_in(tmp_path / "models")) == 55
+
+
+def test_forget_names_the_links_that_it_does_not_follow(base: Path, tmp_path: Path) -> None:
+    """Who hands in a folder of links to runs must not hear that nothing of Habitus's is behind them."""
+    place = copied(base, "numbers", tmp_path / "elsewhere")
+    shutil.copytree(place / "model", tmp_path / "runs" / "model")
+    (tmp_path / "runs" / "first").symlink_to(place)
+    found = forget(GONE, [tmp_path / "runs"])
+    assert [path for path, why in found.untouched if "not followed" in why] == [str(tmp_path / "runs" / "first")]
+    assert set(GONE) <= users_in(place)
+
+
 def test_forget_dry_run_says_the_same_and_changes_nothing(base: Path, tmp_path: Path) -> None:
     """Who asks what would happen must not find that it has."""
     place = copied(base, "numbers", tmp_path)
@@ -328,6 +368,7 @@ def test_command_takes_files_and_several_folders(base: Path, tmp_path: Path) -> 
     [
         ("gone.csv", ".", "is not there"),
         (",", ".", "no id"),
+        ("", ".", "no id"),
         (".", ".", "is a folder"),
         ("11", "nowhere", "there is no folder"),
         ("11", "empty", "written by Habitus"),
@@ -342,5 +383,6 @@ def test_calls_that_mean_nothing_are_refused(users: str, folder: str, says: str,
 
 def test_ids_of_another_kind_are_refused() -> None:
     """Numbers with a fraction are nobody's ids."""
-    with pytest.raises(InputError, match="whole numbers or texts"):
-        forget(np.array([1.5]), ["."])
+    for users in (np.array([1.5]), np.array(7), ["somebody", None]):
+        with pytest.raises(InputError, match="whole numbers or texts"):
+            forget(users, ["."])

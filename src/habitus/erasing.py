@@ -29,8 +29,9 @@ Array = NDArray[Any]
 class Asked:
     """The ids that were asked for, as text and, those that are one, as whole numbers; and which of them were met."""
 
-    def __init__(self, texts: Array) -> None:
+    def __init__(self, texts: Array, header: str | None = None) -> None:
         self.texts = texts
+        self._header = header  # the first line of a .csv file that is an id only if somebody is called so
         self.numbers = np.unique(np.array([int(one) for one in texts.tolist() if whole(one)], np.int64))
         self._met: set[str] = set()
 
@@ -41,14 +42,17 @@ class Asked:
             if isinstance(users, str | Path)
             else np.asarray(users if isinstance(users, np.ndarray) else list(users))
         )
-        if not len(ids) or ids.ndim != 1 or (ids.dtype.kind not in "iuUO"):
+        if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iuUO" or any(one is None for one in ids.tolist()):
             raise InputError(
                 f"users: ids that are whole numbers or texts are needed, one at least; received {ids.dtype} of shape {ids.shape}."
             )
-        texts = [str(one) for one in ids.tolist()]
-        if ids.dtype == object and len(texts) > 1 and (texts[0].lower() in HEADERS or (not whole(texts[0]) and all(map(whole, texts[1:])))):
-            texts = texts[1:]  # a .csv file's header
-        return cls(np.unique(np.array(texts, str)))
+        texts, header = [str(one) for one in ids.tolist()], None
+        if ids.dtype == object and len(texts) > 1:
+            if texts[0].lower() in HEADERS:
+                texts = texts[1:]
+            elif not whole(texts[0]) and all(map(whole, texts[1:])):
+                header = texts[0]
+        return cls(np.unique(np.array(texts, str)), header)
 
     def like(self, text: bool) -> Array:
         """The ids as an artefact has them."""
@@ -67,9 +71,14 @@ class Asked:
         self._met.update(map(str, met.tolist()))
         return len(met)
 
+    @property
+    def ids(self) -> list[str]:
+        """The ids as text, once all has been looked through: without a header that nobody is called."""
+        return [one for one in self.texts.tolist() if one != self._header or one in self._met]
+
     def missing(self) -> list[str]:
         """The ids that were not met, as they were given."""
-        return [one for one in self.texts.tolist() if one not in self._met and not (whole(one) and str(int(one)) in self._met)]
+        return [one for one in self.ids if one not in self._met and not (whole(one) and str(int(one)) in self._met)]
 
 
 def rewrite_timelines(place: Path, asked: Asked) -> None:
@@ -82,7 +91,8 @@ def rewrite_profiles(place: Path, asked: Asked) -> None:
     less = replace(old, users=old.users[kept], matrix=old.matrix[kept], known=old.known[kept])
     less.save(place, overwrite=True)
     new = Profiles.open(place)
-    same = all(getattr(new, name).tobytes() == getattr(less, name).tobytes() for name in ("users", "matrix", "known"))
+    same = np.array_equal(new.users, less.users)  # as texts: the longest may be gone, and with it the width that they were held in
+    same = same and all(getattr(new, name).tobytes() == getattr(less, name).tobytes() for name in ("matrix", "known"))
     if not same or asked.among(new.users):
         raise ArtefactError(f"{place}: read back, the rewritten profiles are not those of the other users; make them anew with the model.")
 

@@ -343,9 +343,11 @@ def size(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: "12 s", "8 min", "3 h 05 min"."""
+    """Seconds for people: "12 s", "8 min", "3 h 05 min", at most "more than 100 years"."""
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    if seconds >= 100 * 365 * 86400:
+        return "more than 100 years"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 

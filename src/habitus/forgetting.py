@@ -114,7 +114,7 @@ def forget(
     named_in, searched = _named_in(asked, places, {path for path, _ in found.removed} if dry_run else set())
     missing = asked.missing()
     return Forgotten(
-        asked=len(asked.texts), missing=len(missing), missing_first=tuple(missing[:_SHOWN]), rewritten=tuple(found.rewritten),
+        asked=len(asked.ids), missing=len(missing), missing_first=tuple(missing[:_SHOWN]), rewritten=tuple(found.rewritten),
         removed=tuple(found.removed), models=tuple(found.models), untouched=tuple(found.untouched), named_in=named_in, searched=searched,
         dry_run=dry_run,
     )  # fmt: skip
@@ -169,7 +169,11 @@ class _Search:
         for entry in sorted(place.iterdir()):
             if entry.name in names or _PASSING in entry.name:
                 continue
-            if entry.is_dir() and not entry.is_symlink():
+            if entry.is_symlink() and entry.is_dir():
+                self.untouched.append(
+                    (str(entry), "a link, which is not followed; name the folder it leads to, if these users may be there")
+                )
+            elif entry.is_dir():
                 self._walk(entry)
             elif not artefact.is_mark(entry) and entry.name != artefact.CUTOFFS:
                 files.append(entry.name)
@@ -279,10 +283,10 @@ def _check(asked: Asked, places: Sequence[Path]) -> None:
 
 def _named_in(asked: Asked, places: Sequence[Path], passed_over: set[str]) -> tuple[tuple[tuple[str, int], ...], int]:
     """The files that have an id of text in plain bytes, and how many ids were looked for; those of whole numbers would be met by chance."""
-    long = [one.encode("utf-8", "surrogatepass") for one in asked.texts.tolist() if not whole(one)]
+    long = [one.encode("utf-8", "surrogatepass") for one in asked.ids if not whole(one)]
     ids = [one for one in long if len(one) >= _SHORTEST][:_SEARCHED]
     files = [
-        file for place in places if place.is_dir() for file in _files(place) if not any(str(file).startswith(one) for one in passed_over)
+        file for place in places if place.is_dir() for file in _files(place) if not any(file.is_relative_to(one) for one in passed_over)
     ]
     total = sum(file.stat().st_size for file in files)
     ids = ids[: max(_BYTES // max(total, 1), 1)]

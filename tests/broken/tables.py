@@ -125,6 +125,8 @@ COLUMNS = [
          "table 'buy'", "column 'price' is a list", "make it kind = \"codes\", or leave it out"),
     case("number field of dates", with_table("buy", lambda f: f.with_columns(price=col("at"))), LogError,
          "table 'buy'", "column 'price' is a timestamp", "make it a category or text"),
+    case("number field of records", with_table("buy", lambda f: f.with_columns(price=pl.struct("price"))), LogError,
+         "table 'buy'", "column 'price' is a record", "leave it out"),
     case("category field of fractions", with_table("buy", lambda f: f.with_columns(sku=col("sku") + 0.5)), LogError,
          "table 'buy'", "column 'sku' holds fractions", "describe its field as kind = \"number\""),
     case("category field of lists", with_table("visit", lambda f: f.with_columns(pl.concat_list("url"))), LogError,

@@ -191,7 +191,7 @@ def _utc_text(value: datetime) -> str:
 
 
 _DECIMALS = st.integers(-(10**8), 10**8).map(lambda number: Decimal(number) / 100)
-_WHOLE_FLOATS = st.one_of(st.integers(-5, 5).map(float), st.sampled_from([float("nan"), float("inf"), -0.0, 2.0**53, -(2.0**63)]))
+_WHOLE_FLOATS = st.one_of(st.integers(-5, 5).map(float), st.sampled_from([float("nan"), float("inf"), -0.0, 2.0**53 - 1, 1 - 2.0**53]))
 _LISTS = st.lists(st.integers(0, 9), max_size=3)
 
 

@@ -25,9 +25,11 @@ NOW = 1_800_000_000_000_000
 pytestmark = pytest.mark.parametrize("engine", ENGINES)
 
 
-def described(folder: Path, **table: Any) -> EventLog:
+def described(folder: Path, kind: str = "category", **table: Any) -> EventLog:
     given = {"path": "e.csv", "fields": ["x"], **table}
-    return EventLog.from_dict({"user": "u", "time": "t", "roles": {"target": "e"}, "events": {"e": given}}, base=folder)
+    fields = {name: {"kind": kind} for name in given["fields"] if name == "x"}
+    log = {"user": "u", "time": "t", "roles": {"target": "e"}, "events": {"e": given}, "fields": fields}
+    return EventLog.from_dict(log, base=folder)
 
 
 def csv_log(folder: Path, text: str | bytes, **table: Any) -> EventLog:
@@ -188,6 +190,36 @@ def test_users_of_floats_and_empty_text(engine: str) -> None:
     assert columns(frame_log(pl.DataFrame({"u": ["a", ""], "t": TIMES[:2]})), engine)[USER] == ["a", None]
 
 
+def test_users_whom_a_float_no_longer_tells_apart(engine: str) -> None:
+    """An id of 17 digits becomes its neighbour's where one is missing and pandas makes floats of them: two users would be one."""
+    ids = [2.0**53 - 1, float(2**53 + 1), -(2.0**53)]
+    assert columns(frame_log(pl.DataFrame({"u": ids, "t": TIMES})), engine)[USER] == [2**53 - 1, None, None]
+    found = inspect(frame_log(pl.DataFrame({"u": ids, "t": TIMES})), engine_named(engine), now=NOW).findings
+    assert any("floats so large that several ids become one" in one.text for one in found)
+    small = pl.DataFrame({"u": pl.Series([2.0**24 - 1, 2.0**24, 1.0], dtype=pl.Float32), "t": TIMES})
+    assert columns(frame_log(small), engine)[USER] == [2**24 - 1, None, 1]
+
+
+@pytest.mark.parametrize(("value", "kind"), [("9" * 45, "category"), ("\u0663", "text")])
+def test_csv_digits_that_are_no_number_here_are_text(tmp_path: Path, engine: str, value: str, kind: str) -> None:
+    """A product's number of 45 digits would keep a whole file from being read, with advice about quotes."""
+    log = csv_log(tmp_path, f"u,t,x\n1,{TIMES[0]},{value}\n2,{TIMES[1]},7\n", kind=kind)
+    assert sorted(columns(log, engine)["x"]) == sorted(["7", value])
+
+
+def test_csv_lines_of_megabytes(tmp_path: Path, engine: str) -> None:
+    """A text of three million letters would be read by one engine and not by another."""
+    log = csv_log(tmp_path, f"u,t,x\n1,{TIMES[0]},{'x' * 3_000_000}\n2,{TIMES[1]},y\n", kind="text")
+    assert sorted(map(len, columns(log, engine)["x"])) == [1, 3_000_000]
+
+
+def test_csv_whole_numbers_beyond_64_bits_say_what_helps(tmp_path: Path, engine: str) -> None:
+    """Quoting them makes no text of them."""
+    log = csv_log(tmp_path, f'u,t,x\n1,{TIMES[0]},"{2**64}"\n')
+    with pytest.raises(LogError, match="store them as text, which takes a Parquet file, or a letter before"):
+        columns(log, engine)
+
+
 @pytest.mark.parametrize("name", ["u", "x"])
 def test_whole_numbers_beyond_64_bits_are_refused(engine: str, name: str) -> None:
     """Wrapped around or made null, such ids would become other users, or nobody."""
@@ -205,6 +237,9 @@ def test_whole_numbers_beyond_64_bits_are_refused(engine: str, name: str) -> Non
         ([float("nan"), float("inf"), 2.0], [None, None, 2]),
         ([0.5, 1.0, 2.0], "holds fractions (0.5)"),
         ([1e300, 1.0, 2.0], "beyond 64 bits (1e+300)"),
+        ([2.0**53 - 1, 1.0, 2.0], [2**53 - 1, 1, 2]),
+        ([2.0**53, 1.0, 2.0], "as floats (9007199254740992.0), so large that several become one"),
+        (pl.Series([2.0**24, 1.0, 2.0], dtype=pl.Float32), "so large that several become one"),
         ([True, None, False], ["true", None, "false"]),
         ([Decimal("1.50"), Decimal("2"), None], ["1.50", "2.00", None]),
         (pl.Series(TIMES).str.to_date("%Y-%m-%d %H:%M:%S"), ["2024-01-01", "2024-01-02", "2024-01-03"]),

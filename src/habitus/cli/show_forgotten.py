@@ -20,7 +20,7 @@ def asked(users: str) -> Path | list[str]:
     file = Path(users)
     if file.is_file():
         return file
-    if file.is_dir() or file.suffix in _FILES:
+    if users and (file.is_dir() or file.suffix in _FILES):
         what = "is a folder" if file.is_dir() else "is not there"
         raise InputError(f"users: {users} {what}; name a file of ids, or the ids themselves, separated by commas, before --in.")
     ids = [one.strip() for one in users.split(",") if one.strip()]

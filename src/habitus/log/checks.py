@@ -140,7 +140,8 @@ def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engin
         if count:
             examples = "; ".join(_examples(log, event, bad, engine))
             if reason == "have no user" and (lost := user_lost(log, event, engine)) is not None:
-                examples += f"; some are no whole numbers, as {lost}: store ids as whole numbers or as text"
+                what = "floats so large that several ids become one" if float(lost).is_integer() else "no whole numbers"
+                examples += f"; some are {what}, as {lost}: store ids as whole numbers or as text"
             findings.append(Finding("rows", place, f"{count:,} of {found.rows:,} rows {reason}: {examples}.", count))
     return findings
 

@@ -58,7 +58,7 @@ def with_user(frame: Frame, source: Source, target: str, engine: Engine) -> Fram
         value = nw.col(source.private)
         return frame.with_columns(nw.when(value != "").then(value).otherwise(None).alias(target))
     if _is_whole(dtype) or dtype.is_float():  # floats: what pandas makes of whole numbers with missing ones
-        whole = engine.with_whole(frame, source.private, target)
+        whole = _with_whole(frame, source, target, dtype, engine)
         if _is_whole(dtype):
             _require_whole(frame, whole, source, target, dtype, engine)
         return whole
@@ -117,12 +117,8 @@ def with_field(frame: Frame, source: Source, kind: str, target: str, engine: Eng
         return engine.spelled(frame.with_columns(nw.col(source.private).alias(target)), target)
     if kind == "number":
         return frame.with_columns(_number(frame, source, dtype, engine).alias(target))
-    if dtype.is_float() and kind == "category":
-        whole = engine.with_whole(frame, source.private, target)
-        _require_whole(frame, whole, source, target, dtype, engine)
-        return whole
-    if _is_whole(dtype) and kind == "category":
-        whole = engine.with_whole(frame, source.private, target)
+    if (dtype.is_float() or _is_whole(dtype)) and kind == "category":
+        whole = _with_whole(frame, source, target, dtype, engine)
         _require_whole(frame, whole, source, target, dtype, engine)
         return whole
     if dtype == nw.String:
@@ -138,9 +134,24 @@ def fraction(frame: Frame, source: Source, target: str, engine: Engine) -> str |
     """A number of a column of floats that is no id, as it is written; None if there is none."""
     if not frame.collect_schema()[source.private].is_float():
         return None
-    value, whole = nw.col(source.private), engine.with_whole(frame, source.private, target)
+    value, whole = nw.col(source.private), _with_whole(frame, source, target, frame.collect_schema()[source.private], engine)
     found = engine.columns(whole.filter(nw.col(target).is_null(), value.is_finite()).select(value.alias("_lost")).head(1))["_lost"]
     return str(found[0]) if len(found) else None
+
+
+def _with_whole(frame: Frame, source: Source, target: str, dtype: Any, engine: Engine) -> Frame:
+    """Add int64 of a column of numbers; null where it is no whole number, or so large a float that its neighbours would be it, too."""
+    whole = engine.with_whole(frame, source.private, target)
+    if not dtype.is_float():
+        return whole
+    exact = _exact(dtype)
+    near = nw.when(nw.col(target) > -exact, nw.col(target) < exact).then(nw.col(target)).otherwise(None)
+    return whole.with_columns(near.alias(target))
+
+
+def _exact(dtype: Any) -> int:
+    """Below this every whole number is a float of its own."""
+    return 1 << (24 if dtype == nw.Float32 else 53)
 
 
 def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtype: Any, engine: Engine) -> None:
@@ -160,9 +171,20 @@ def _require_whole(frame: Frame, whole: Frame, source: Source, target: str, dtyp
     example = engine.remembered(source.of, ("lost", source.table, source.column), lost) if source.of is not None else lost()
     if example is None:
         return
+    if dtype.is_float() and _exact(dtype) <= abs(float(example)) < 2.0**63:
+        raise LogError(
+            f"{source.place} holds whole numbers as floats ({example}), so large that several become one; "
+            "store them as whole numbers or as text."
+        )
     if dtype.is_float() and abs(float(example)) < 2.0**63:
         raise LogError(f'{source.place} holds fractions ({example}); describe its field as kind = "number".')
-    raise LogError(f"{source.place} holds whole numbers beyond 64 bits ({example}); store them as text.")
+    raise LogError(f"{source.place} holds whole numbers beyond 64 bits ({example}); store them as text{_in_parquet(source)}.")
+
+
+def _in_parquet(source: Source) -> str:
+    """What to add to the advice of text where a table is CSV, which has none among its types."""
+    csv = source.of is not None and source.of.frame(source.table) is None and source.of.files(source.table)[0].suffix == ".csv"
+    return ", which takes a Parquet file, or a letter before each of them: in a CSV file whole numbers are no text" if csv else ""
 
 
 def _number(frame: Frame, source: Source, dtype: Any, engine: Engine) -> nw.Expr:
@@ -171,7 +193,8 @@ def _number(frame: Frame, source: Source, dtype: Any, engine: Engine) -> nw.Expr
     if dtype == nw.String and _no_values(frame, source, engine):
         return nw.lit(None).cast(nw.Float64)
     if not (dtype.is_numeric() or dtype == nw.Boolean):
-        cure = 'make it kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else "make it a category or text"
+        cure = "make it a category or text" if dtype in (nw.String, nw.Date, nw.Datetime) else "leave it out"
+        cure = 'make it kind = "codes", or leave it out' if isinstance(dtype, nw.List | nw.Array) else cure
         raise LogError(f"{source.place} is {words(dtype)}, and its field is described as a number; {cure}.")
     number = value.cast(nw.Float64)
     return nw.when(number.is_finite(), number <= _LARGEST, number >= -_LARGEST).then(number).otherwise(None)

@@ -276,6 +276,8 @@ class _DuckDB(Memory):
         quotes = "quote = '\"', escape = '\"'"
         if any(map(parts.mixed_line_ends, files)):  # which its strict mode refuses; what else that does, `csv_trouble` has looked for
             quotes += ", strict_mode = false"
+        if (longest := max(map(parts.longest_line, files))) > _LINE // 2:
+            quotes += f", max_line_size = {max(2 * longest, _LINE)}"
         some = " OR ".join(f"{_quoted(name)} IS NOT NULL" for name in sql)
         return self._connection.sql(f"SELECT * FROM read_csv([{names}], {options}, {quotes}, columns = {{{columns}}}) WHERE {some}")
 
@@ -338,6 +340,7 @@ class _DuckDB(Memory):
 
 
 _DAY = 86_400_000_000
+_LINE = 2_097_152  # bytes: what DuckDB reads of a line if not told
 _SQL_TYPES = {"Int64": "BIGINT", "Float64": "DOUBLE", "Boolean": "BOOLEAN", "String": "VARCHAR", "Int128": "HUGEINT"}
 
 

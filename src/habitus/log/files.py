@@ -7,7 +7,7 @@ import csv
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,24 @@ def csv_types(files: Sequence[Path], columns: Sequence[str] | None) -> tuple[dic
     found = {}
     for file, header in headers.items():
         scan = pl.scan_csv(file, glob=False, infer_schema_length=None, raise_if_empty=False)
-        found[file] = dict(zip(header, scan.collect_schema().values(), strict=False))
+        found[file] = _readable(file, dict(zip(header, scan.collect_schema().values(), strict=False)))
     return headers, {name: _one_type(name, found, headers) for name in wanted}
+
+
+def _readable(file: Path, types: Types) -> Types:
+    """The types with text for those of whole numbers that cannot be read as such: beyond 128 bits, or of digits other than 0 to 9."""
+    import polars as pl
+
+    long = [name for name, kind in types.items() if kind == pl.Int128]
+    if not long:
+        return types
+    texts = scan_csv([file], dict.fromkeys(types, pl.String))
+    columns = [pl.nth(list(types).index(name)) for name in long]
+    lost = [(column.cast(pl.Int128, strict=False).is_null() & (column != "")).any().alias(f"c{n}") for n, column in enumerate(columns)]
+    with suppress(pl.exceptions.PolarsError):  # a broken file; told by who reads it
+        found = texts.select(lost).collect().row(0)
+        return types | {name: pl.String for name, unread in zip(long, found, strict=True) if unread}
+    return types
 
 
 def _one_type(name: str, found: dict[Path, Types], headers: dict[Path, list[str]]) -> Any:
@@ -148,6 +164,18 @@ def mixed_line_ends(file: Path) -> bool:
             if windows and others:
                 return True
     return False
+
+
+def longest_line(file: Path) -> int:
+    """The bytes of the longest line of a file, where that is more than some millions; less or more of a million below."""
+    longest, begun = 0, 0
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            if (end := block.find(b"\n")) < 0:
+                begun += len(block)
+            else:
+                longest, begun = max(longest, begun + end), len(block) - block.rfind(b"\n")
+    return max(longest, begun)
 
 
 def csv_trouble(file: Path) -> str | None:

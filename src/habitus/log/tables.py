@@ -145,7 +145,7 @@ def _with_fields(
 
 
 def user_lost(log: EventLog, event: str, engine: Engine) -> str | None:
-    """A user who is written as a number with a fraction, or beyond 64 bits, and so is none; None if there is no such."""
+    """A user who is written as a number with a fraction, beyond 64 bits, or as a float too large to be exact; None if there is no such."""
     column = log.events[event].user or log.user
     with reading_table(log, event):
         frame, private = _opened(log, event, engine, [column])
