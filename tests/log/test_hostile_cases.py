@@ -237,4 +237,4 @@ def test_a_draft_reads_a_table_with_a_column_without_a_name(tmp_path: Path) -> N
     (tmp_path / "sales.csv").write_text("\n".join([",user_id,timestamp,kind", *rows]) + "\n")
     pl.read_csv(tmp_path / "sales.csv", has_header=True).write_parquet(tmp_path / "visits.parquet")
     log = EventLog.from_dict(tomllib.loads(draft(tmp_path).toml), base=tmp_path)
-    assert len(inspect(log).tables) == 2
+    assert len(inspect(log, engine_named("polars")).tables) == 2
