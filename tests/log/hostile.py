@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hypothesis import reject
 from hypothesis import strategies as st
 
 from habitus.log.description import EventLog
@@ -105,7 +106,10 @@ class Drawn:
 
 def _write(table: Table, file: Path) -> None:
     if file.suffix == ".parquet":
-        pq.write_table(table.arrow(), file)
+        try:
+            pq.write_table(table.arrow(), file)
+        except pa.ArrowInvalid:  # no such file can be: Parquet has no seconds, and not all of them are milliseconds of 64 bits
+            reject()
         return
     with file.open("w", encoding="utf-8", newline="") as lines:
         rows = csv.writer(lines, lineterminator="\n")
