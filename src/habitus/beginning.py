@@ -25,7 +25,7 @@ from habitus.log.engine import Engine
 from habitus.log.moments import moment_of
 from habitus.log.refused import check_refused_file, write_refused
 from habitus.log.tables import field_types, user_is_text
-from habitus.log.times import written
+from habitus.log.times import YEARS, written
 from habitus.log.users import ids_like, read_users
 from habitus.progress import SILENT, Progress
 from habitus.recipe import Split as SplitSettings
@@ -33,8 +33,6 @@ from habitus.recipe import window_days
 from habitus.witness import LogWitness, witness_of
 
 Array = NDArray[Any]
-
-_YEARS = moment_of("0001-01-01"), moment_of("9999-12-31") + DAY  # what Python can write
 
 
 @dataclass(frozen=True)
@@ -80,26 +78,25 @@ def survey(
     """
     if rejected is not None:
         check_refused_file(Path(rejected))
-    tables, bad = {}, []
+    tables, found = {}, []
     field_types(log, engine)
     with progress.stage("looking through the tables", len(log.events), "tables") as advance:
         for event in log.events:
             tables[event] = checks.survey(log, event, engine)
-            bad += [finding for finding in checks.survey_findings(log, event, tables[event], engine) if finding.level == "rows"]
+            found += checks.survey_findings(log, event, tables[event], engine)
             advance(1)
         used = dict.fromkeys(table for described in log.events.values() for table in described.properties)
-        wrong = [finding for table in used for finding in checks.property_findings(log, table, engine)]
+        found += [finding for table in used for finding in checks.property_findings(log, table, engine)]
+    wrong, bad = ([finding for finding in found if finding.level == level] for level in ("error", "rows"))
     if rejected is not None:
         write_refused(log, engine, Path(rejected))
     if wrong:
         raise LogError(" ".join(f"{finding.where}: {finding.text}" for finding in wrong))
     if bad and bad_rows == "stop":
-        found = " ".join(f"{finding.where}: {finding.text}" for finding in bad)
-        raise LogError(f"{found} Mend them, or go on without them: bad rows = skip (`--bad-rows skip --rejected FILE` keeps them).")
+        listed = " ".join(f"{finding.where}: {finding.text}" for finding in bad)
+        raise LogError(f"{listed} Mend them, or go on without them: bad rows = skip (`--bad-rows skip --rejected FILE` keeps them).")
     for finding in bad:
         progress.say(f"{finding.where}: {finding.text} They are left out.")
-    for name, table in tables.items():
-        _check_years(log, name, table)
     if not any(found.kept for found in tables.values()):
         raise LogError(f"{log.source}: no table has a row that can be used.")
     return Survey(tables, log.roles.target)
@@ -120,15 +117,6 @@ def expected_ledger(log: EventLog, engine: Engine, found: checks.Inspection) -> 
     return tables.ledger(log, engine, cut, users_of(None, log, engine)), True
 
 
-def _check_years(log: EventLog, name: str, found: checks.TableSurvey) -> None:
-    """Raises LogError for times outside the years that dates are written in, where no window could lie."""
-    for time in (found.first, found.last):
-        if time is not None and not _YEARS[0] <= time < _YEARS[1]:
-            unit = log.events[name].time_unit or log.time_unit
-            cure = f'is time_unit = "{unit}" right?' if unit else "mend the times."
-            raise LogError(f"table {name!r}: it has an event at {written(time)}, and times of the years 1 to 9999 can be read; {cure}")
-
-
 def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: int = 0) -> tuple[Witness, Split]:
     """Who speaks for the log, and where its label windows lie: where a `target/` folder says so, else at the log's end; or
     `earlier` windows before that, of which no folder speaks, only the tables. Raises LogError if the tables end before they do."""
@@ -137,7 +125,7 @@ def cut_of(log: EventLog, engine: Engine, found: Survey, window: str, earlier: i
         raise LogError(f"{log.source}: {log.missing['@target']}, so there is no target event to judge by; add that table.")
     witness = witness_of(log, engine, days)
     laid_down = witness.split if isinstance(witness, ChallengeWitness) else None
-    if laid_down is None and found.last_target >= _YEARS[1] - DAY:
+    if laid_down is None and found.last_target >= YEARS[1] - DAY:
         raise LogError(
             f"table {log.roles.target!r}: its last event is at {written(found.last_target)}, the day on which time ends, so no window can "
             "lie at the log's end; mend that time, or leave the row out."

@@ -238,3 +238,49 @@ def test_a_draft_reads_a_table_with_a_column_without_a_name(tmp_path: Path) -> N
     pl.read_csv(tmp_path / "sales.csv", has_header=True).write_parquet(tmp_path / "visits.parquet")
     log = EventLog.from_dict(tomllib.loads(draft(tmp_path).toml), base=tmp_path)
     assert len(inspect(log, engine_named("polars")).tables) == 2
+
+
+FAR = [-200_000_000, -719_529, -719_163, -719_162, 0, 2_932_896, 2_932_897, 200_000_000]  # days; 0001-01-01 and 9999-12-31 are within
+IN_YEARS = [None, None, None, "0001-01-01", "1970-01-01", "9999-12-31", None, None]
+ZONES = (None, "UTC", "Asia/Tokyo")
+
+
+@NEAR
+@pytest.mark.parametrize("stored", ("frame", "parquet"))
+@pytest.mark.parametrize("kind", (pa.date32(), *(pa.timestamp("us", zone) for zone in ZONES), pa.timestamp("ms")), ids=str)
+def test_dates_outside_the_years_1_to_9999_are_absent_as_fields(tmp_path: Path, engine: str, stored: str, kind: pa.DataType) -> None:
+    """Polars panicked beyond 262,142 years, and before our era each engine has a text of its own."""
+    days = [day for day in FAR if kind == pa.date32() or abs(day) < 100_000_000]
+    scale = 1 if kind == pa.date32() else 86_400 * (1000 if kind.unit == "ms" else 10**6)
+    dates = pa.array([day * scale for day in days], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+    table = pa.table({"u": [1] * len(days), "t": list(range(len(days))), "born": dates})
+    if stored == "parquet":
+        pq.write_table(table, tmp_path / "e.parquet")
+        described = {"user": "u", "time": "t", "time_unit": "s", "events": {"e": {"path": "e.parquet", "fields": ["born"]}}}
+        log = EventLog.from_dict(described, base=tmp_path)
+    else:
+        log = frame_log(table, time_unit="s")
+    vocabulary, lines = learned(log, engine)
+    values = vocabulary.values["born"]
+    expected = [text for day, text in zip(FAR, IN_YEARS, strict=True) if day in days]
+    codes = lines.shards[0].codes["born"].astype(int)
+    assert [None if code < FIRST else str(values[code - FIRST])[:10] for code in codes] == expected
+
+
+@NEAR
+def test_times_outside_the_years_1_to_9999_are_an_error_before_a_run(engine: str) -> None:
+    """Where a run would stop, `check` says so."""
+    log = frame_log(pl.DataFrame({"u": [1, 2], "t": [0, -62_135_596_800_000_001]}), time_unit="us")
+    (finding,) = [found for found in inspect(log, engine_named(engine)).findings if "years" in found.text]
+    assert (finding.level, finding.where) == ("error", "table 'e'")
+    assert "has an event at 0000-12-31 23:59" in finding.text and 'is time_unit = "us" right?' in finding.text
+    last = frame_log(pl.DataFrame({"u": [1, 2], "t": [-62_135_596_800_000_000, 253_402_300_799_999_999]}), time_unit="us")
+    assert not [found for found in inspect(last, engine_named(engine)).findings if found.level == "error" and "years" in found.text]
+
+
+@NEAR
+def test_numbers_too_small_for_float32_are_zero_without_a_sign(engine: str) -> None:
+    """The least of a user's numbers would be 0.0 or −0.0 by the engine's order of rows."""
+    log = frame_log(pl.DataFrame({"u": [1, 1], "t": [0, 1], "x": [-6e-157, 1e-157]}), time_unit="s", kinds={"x": "number"})
+    numbers = learned(log, engine)[1].shards[0].values["x"]
+    assert numbers.tolist() == [0, 0] and not np.signbit(numbers).any()

@@ -14,7 +14,7 @@ from habitus.log.checks import inspect, refused_rows
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.log.tables import ROW, TIME, event_table
-from habitus.log.timelines import Timelines
+from habitus.log.timelines import FIRST, Timelines
 from habitus.log.vocabulary import fit
 from log import logs
 from log.test_build import assert_same
@@ -58,6 +58,25 @@ def test_spark_timelines_equal_polars_byte_for_byte(spark: Any, tmp_path: Path) 
     assert written
     for name in written:
         assert (tmp_path / "polars" / name).read_bytes() == (tmp_path / "spark" / name).read_bytes(), name
+
+
+def test_spark_far_dates_and_tiny_numbers_as_polars_has_them(spark: Any, tmp_path: Path) -> None:
+    """A date before our era has a text of its own everywhere, and a number below float32's least would be 0.0 or −0.0."""
+    days = [-800_000, -719_163, -719_162, 0, 2_932_896, 2_932_897]
+    frame = pl.DataFrame({"u": [1] * len(days), "t": range(len(days)), "x": [-6e-157, 1e-157, -0.0, 0.0, 1.5, None]})
+    born = pl.Series("born", days, pl.Int32).cast(pl.Date)
+    seen = pl.Series("seen", days).cast(pl.Int64) * 86_400_000_000
+    zoned = seen.cast(pl.Datetime("us", "UTC")).alias("zoned")
+    logs.write(tmp_path, {"e": frame.with_columns(born, seen.cast(pl.Datetime("us")), zoned)})
+    table = {"path": "e.parquet", "fields": ["born", "seen", "zoned", "x"]}
+    described = {"user": "u", "time": "t", "time_unit": "s", "events": {"e": table}, "fields": {"x": {"kind": "number"}}}
+    log = EventLog.from_dict(described, base=tmp_path)
+    here, there = (lines_of(log, name, folder=tmp_path / name) for name in ("polars", "spark"))
+    assert_same(here, there)
+    assert [(there.shards[0].codes[name] >= FIRST).tolist() for name in ("born", "seen", "zoned")] == [
+        [False] * 2 + [True] * 3 + [False]
+    ] * 3
+    assert not np.signbit(there.shards[0].values["x"][:5]).any()
 
 
 def test_spark_leaves_the_callers_session_alone(spark: Any) -> None:

@@ -154,7 +154,7 @@ class _Coder:
 
     def _numbers(self, name: str, values: Distinct) -> tuple[Array, Array]:
         numbers = np.append(values.at(np.arange(len(values))).astype(np.float64), np.nan)
-        return smallest(self.vocabulary.buckets(name, numbers), self._size(name)), numbers.astype(np.float32)
+        return smallest(self.vocabulary.buckets(name, numbers), self._size(name)), numbers.astype(np.float32) + np.float32(0)  # no −0.0
 
     def _empty(self, rows: int) -> Shard:
         codes = {name: np.full(rows, ABSENT, smallest(np.zeros(0), self._size(name)).dtype) for name in self.vocabulary.fields}

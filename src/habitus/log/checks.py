@@ -31,7 +31,7 @@ from habitus.log.tables import (
     usable,
     user_lost,
 )
-from habitus.log.times import written
+from habitus.log.times import YEARS, written
 from habitus.log.vocabulary import numbers_events, parse_codes
 
 Array = NDArray[Any]
@@ -126,7 +126,7 @@ def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
 
 
 def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engine) -> list[Finding]:
-    """What a survey says is wrong with an event table, with examples of the rows that cannot be used."""
+    """What a survey says is wrong with an event table: examples of the rows that cannot be used, and times where no window can lie."""
     findings = []
     place = f"table {event!r}"
     if not found.rows:
@@ -143,6 +143,12 @@ def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engin
                 what = "floats so large that several ids become one" if float(lost).is_integer() else "no whole numbers"
                 examples += f"; some are {what}, as {lost}: store ids as whole numbers or as text"
             findings.append(Finding("rows", place, f"{count:,} of {found.rows:,} rows {reason}: {examples}.", count))
+    outside = [time for time in (found.first, found.last) if time is not None and not YEARS[0] <= time < YEARS[1]]
+    if outside:
+        unit = log.events[event].time_unit or log.time_unit
+        cure = f'is time_unit = "{unit}" right?' if unit else "mend the times."
+        text = f"it has an event at {written(outside[0])}, and times of the years 1 to 9999 can be read; {cure}"
+        findings.append(Finding("error", place, text))
     return findings
 
 

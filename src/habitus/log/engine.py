@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from habitus.errors import LogError, MissingExtraError
 from habitus.log import files as parts
 from habitus.log.arrow import to_arrow, to_numpy
-from habitus.log.times import MAX_TIME, parse_times, sql_time
+from habitus.log.times import DAY, MAX_TIME, YEARS, parse_times, sql_time
 
 Array = NDArray[Any]
 Frame = nw.LazyFrame[Any]
@@ -54,7 +54,8 @@ class Engine(Protocol):
         """Add `target`: int64 of a column of numbers; null where it is no whole number, or beyond 64 bits."""
 
     def with_text(self, frame: Frame, source: str, target: str) -> Frame:
-        """Add `target`: whole numbers, decimals, booleans, dates and timestamps (UTC, to the microsecond) as text."""
+        """Add `target`: whole numbers, decimals, booleans, dates and timestamps (UTC, to the microsecond) as text; null for dates
+        outside the years 1 to 9999, for which libraries have texts of their own, or none."""
 
     def numbered(self, frame: Frame, target: str) -> Frame:
         """Add `target`: the row's number in the table, from 0."""
@@ -199,7 +200,7 @@ class _Polars(Memory):
         dtype, column = native.collect_schema()[source], pl.col(source)
         if dtype == pl.String:
             column = column.map_batches(parse_times, return_dtype=pl.Datetime("us"), is_elementwise=True)
-        scale = _DAY if dtype == pl.Date else 1000 if _unit(dtype) == "ms" else 1
+        scale = DAY if dtype == pl.Date else 1000 if _unit(dtype) == "ms" else 1
         raw = column.to_physical().cast(pl.Int64)
         raw = raw // 1000 if _unit(dtype) == "ns" else raw
         bound = MAX_TIME // scale
@@ -217,6 +218,9 @@ class _Polars(Memory):
         import polars as pl
 
         dtype, value = nw.to_native(frame).collect_schema()[source], pl.col(source)
+        if dtype in (pl.Date, pl.Datetime):
+            day = {None: 1, "ms": DAY // 1000, "us": DAY, "ns": DAY * 1000}[_unit(dtype)]
+            value = pl.when((value.to_physical() // day).is_between(YEARS[0] // DAY, YEARS[1] // DAY, closed="left")).then(value)
         if dtype == pl.Datetime:
             value = value.dt.cast_time_unit("us").dt.replace_time_zone(None) if _naive(dtype) else value.dt.convert_time_zone("UTC")
             value = value.dt.strftime("%Y-%m-%d %H:%M:%S%.6f")
@@ -317,9 +321,10 @@ class _DuckDB(Memory):
 
     def with_text(self, frame: Frame, source: str, target: str) -> Frame:
         value, kind = _quoted(source), _kind(frame, source)
-        if kind.startswith("TIMESTAMP"):
-            value = f"make_timestamp({_floored(value)})" if kind == "TIMESTAMP_NS" else value
-            value = f"strftime(CAST({value} AS TIMESTAMP), '%Y-%m-%d %H:%M:%S.%f')"
+        if kind.startswith(("TIMESTAMP", "DATE")):
+            time = f"TRY_CAST({f'make_timestamp({_floored(value)})' if kind == 'TIMESTAMP_NS' else value} AS TIMESTAMP)"
+            value = value if kind == "DATE" else f"strftime({time}, '%Y-%m-%d %H:%M:%S.%f')"
+            value = f"CASE WHEN year({time}) BETWEEN 1 AND 9999 THEN {value} END"
         return _lazy(nw.to_native(frame).project(f"*, CAST({value} AS VARCHAR) AS {_quoted(target)}"))
 
     def numbered(self, frame: Frame, target: str) -> Frame:
@@ -339,7 +344,6 @@ class _DuckDB(Memory):
         return to_numpy(frame.collect("pyarrow").to_native())
 
 
-_DAY = 86_400_000_000
 _LINE = 2_097_152  # bytes: what DuckDB reads of a line if not told
 _SQL_TYPES = {"Int64": "BIGINT", "Float64": "DOUBLE", "Boolean": "BOOLEAN", "String": "VARCHAR", "Int128": "HUGEINT"}
 

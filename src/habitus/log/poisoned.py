@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, Frame, reading
+from habitus.log.times import DAY
 
 Array = NDArray[Any]
 
@@ -19,8 +20,7 @@ TEXT, WHOLE, NUMBER = "\u2620 poison", -(2**62) + 4_242, -4.242e12
 """What stands for every text, whole number and number of the future. No log has them; the number keeps far from the limits of
 float32, so that what it spoils shows as another vector and not as one that is not finite."""
 
-_DAY = 86_400_000_000  # microseconds
-_LATER = 10 * _DAY + 7 * 3_600_000_000
+_LATER = 10 * DAY + 7 * 3_600_000_000
 _OTHER = "_other"
 
 
@@ -36,7 +36,7 @@ def spoil(frame: Frame, log: EventLog, event: str, engine: Engine, *, user: str,
     since = log.poisoned_from
     future = ~nw.col(time).is_null() & (nw.col(time) >= since)
     users = engine.remembered(log, ("users after", event), lambda: _users(frame.filter(future), event, engine, user))
-    dropped = ((nw.col(time) - since) // _DAY) % 3 == 1
+    dropped = ((nw.col(time) - since) // DAY) % 3 == 1
     frame = frame.filter(~(future & dropped))
     columns = [name for name in frame.collect_schema() if name not in (user, time)]
     spoilt = {name: _marker(log, name, frame.collect_schema()[name]) for name in columns if not name.startswith("_")}

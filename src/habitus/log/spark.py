@@ -23,7 +23,7 @@ from habitus.errors import LogError, MissingExtraError
 from habitus.log import files as parts
 from habitus.log.arrow import Array, to_arrow, to_numpy
 from habitus.log.engine import Frame, Memory
-from habitus.log.times import MAX_TIME, spark_time
+from habitus.log.times import DAY, MAX_TIME, spark_time
 
 # What an engine of ours needs, whatever the caller's session says: it is set in a session of our own on the caller's context.
 _SETTINGS = {
@@ -40,7 +40,6 @@ _LOCAL = {
     "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.log.level": "OFF",
     "spark.driver.maxResultSize": "0", "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 2)),
 }  # fmt: skip
-_DAY = 86_400_000_000
 _INTEGERS = {"uint8": "int16", "uint16": "int32", "uint32": "int64", "halffloat": "float32"}
 
 
@@ -139,7 +138,7 @@ class Spark(Memory):
             return _with(frame, target, spark_time(column))
         if kind == "date":
             days = F.unix_date(column).cast("bigint")
-            micros = F.when(F.abs(days) < MAX_TIME // _DAY, days * _DAY)
+            micros = F.when(F.abs(days) < MAX_TIME // DAY, days * DAY)
         else:
             micros = F.unix_micros(column)
         near = F.when((micros > -MAX_TIME) & (micros < MAX_TIME), micros)
@@ -157,8 +156,10 @@ class Spark(Memory):
     def with_text(self, frame: Frame, source: str, target: str) -> Frame:
         import pyspark.sql.functions as F
 
-        value = _column(source)
-        if _kind(frame, source) == "timestamp":
+        value, kind = _column(source), _kind(frame, source)
+        if kind.startswith(("timestamp", "date")):
+            value = F.when(F.year(value).between(1, 9999), value)
+        if kind == "timestamp":
             value = F.date_format(value, "yyyy-MM-dd HH:mm:ss.SSSSSS")
         return _with(frame, target, value.cast("string"))
 

@@ -10,6 +10,8 @@ Array = NDArray[Any]
 
 # Beyond some 250,000 years the libraries below can no longer print a time; what lies there cannot be read.
 MAX_TIME = 8_000_000_000_000_000_000  # microseconds either side of 1970
+DAY = 86_400_000_000  # microseconds
+YEARS = (-719_162 * DAY, 2_932_897 * DAY)  # from 0001-01-01 to before 10000-01-01: what Python and every engine can write
 
 _HOUR, _SIXTY = "([01][0-9]|2[0-3])", "[0-5][0-9]"
 _OFFSET = f"(Z|z|[+-]{_HOUR}(:?{_SIXTY})?)"
