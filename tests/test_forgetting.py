@@ -1,6 +1,7 @@
 """Erasure: after `forget` the users are in nothing that Habitus keeps of single users, everybody else is as before, and models say so."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,15 @@ def test_forget_leaves_a_run_that_serves(base: Path, tmp_path: Path) -> None:
     assert found.to_numpy(others).tobytes() == wanted.to_numpy(others).tobytes()
     column = list(found.blocks).index("vectors")
     assert not found.known[found.positions(GONE), column].any() and wanted.known[:, column].all()
+
+
+def test_forget_everybody(base: Path, tmp_path: Path) -> None:
+    """What is then to be shown or judged is nobody; the report ended in a traceback."""
+    place = copied(base, "numbers", tmp_path)
+    forget(Profiles.open(place / "profiles").users, [place])
+    assert not len(Profiles.open(place / "profiles").users) and not len(Timelines.open(place / "timelines"))
+    for command, says in (("report", "nobody with an event is left"), ("evaluate", "there is nobody in"), ("ablate", "no event before")):
+        assert says in habitus(command, place, "-q", status=2).stderr, command
 
 
 def test_forget_again_finds_nothing_to_do(base: Path, tmp_path: Path) -> None:
@@ -370,6 +380,7 @@ def test_command_takes_files_and_several_folders(base: Path, tmp_path: Path) -> 
         (",", ".", "no id"),
         ("", ".", "no id"),
         (".", ".", "is a folder"),
+        (os.devnull, ".", "is no regular file"),
         ("11", "nowhere", "there is no folder"),
         ("11", "empty", "written by Habitus"),
     ],

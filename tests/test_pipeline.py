@@ -16,6 +16,7 @@ from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
 from habitus.pipeline import Options, encode_to, evaluate, plain_counts, run
 from habitus.profiles import Profiles
+from habitus.progress import SILENT
 from habitus.recipe import Recipe
 
 RECIPE = """
@@ -164,8 +165,6 @@ def test_run_resume_takes_up_finished_parts(tmp_path: Path) -> None:
         def stage(self, title: str, total: int | None, unit: str) -> Any:
             if title.startswith("encoding with statistics"):
                 raise Stop
-            from habitus.progress import SILENT
-
             return SILENT.stage(title, total, unit)
 
         def say(self, text: str) -> None:
@@ -180,14 +179,35 @@ def test_run_resume_takes_up_finished_parts(tmp_path: Path) -> None:
     class Listener(Killer):
         def stage(self, title: str, total: int | None, unit: str) -> Any:
             assert not title.startswith("training"), "the finished encoder was trained again"
-            from habitus.progress import SILENT
-
             return SILENT.stage(title, total, unit)
 
     resumed = run(recipe(), log, out, window="14d", resume=True, options=Options(progress=Listener())).profiles
     assert resumed.matrix.tobytes() == straight.matrix.tobytes()
     with pytest.raises(AssertionError, match="trained again"):
         run(recipe(), log, out, window="14d", resume=True, options=Options(seed=1, progress=Listener()))
+
+
+def test_run_resume_makes_damaged_parts_again(tmp_path: Path) -> None:
+    """A disk that lost a block would otherwise stop every call of `--resume`, the finished parts beside it in vain."""
+    log, out, said = on_disk(tmp_path / "log", shop(60)), tmp_path / "out", []
+    straight = run(recipe(), log, out, window="14d").profiles
+
+    class Listener:
+        stage = SILENT.stage
+
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    parts = {"vocabulary": out / "model" / "vocabulary", "timelines": out / "timelines", "gru": out / "model" / "encoders" / "gru"}
+    for place in parts.values():
+        file = max(place.iterdir(), key=lambda file: file.stat().st_size)
+        damaged = bytearray(file.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        file.write_bytes(damaged)
+    resumed = run(recipe(), log, out, window="14d", resume=True, options=Options(progress=Listener())).profiles
+    assert resumed.matrix.tobytes() == straight.matrix.tobytes()
+    assert [text.split(" is ")[0] for text in said if "damaged, and made again" in text] == list(parts)
+    assert any(text.startswith("statistics is there already") for text in said)
 
 
 def test_run_resume_reads_a_changed_file_again(tmp_path: Path) -> None:
@@ -321,8 +341,6 @@ def test_run_resume_that_fails_leaves_no_model(tmp_path: Path) -> None:
         def stage(self, title: str, total: int | None, unit: str) -> Any:
             if title == "building timelines":
                 raise Stop
-            from habitus.progress import SILENT
-
             return SILENT.stage(title, total, unit)
 
         def say(self, text: str) -> None:

@@ -232,8 +232,8 @@ class Fitting:
         if self.folder is None:
             return fit_vocabulary(self.log, until=self.until, users=self.users, engine=self.engine)
         place = self.folder / artefact.VOCABULARY
-        if artefact.is_complete(place) and self._finished("vocabulary", origin):
-            return Vocabulary.open(place)
+        if (kept := self._kept("vocabulary", origin, place, Vocabulary.open)) is not None:
+            return kept
         self._begin("vocabulary")
         vocabulary = fit_vocabulary(self.log, until=self.until, users=self.users, engine=self.engine, progress=self.progress)
         vocabulary.save(place, overwrite=True)
@@ -242,8 +242,8 @@ class Fitting:
 
     def _timelines(self, origin: str, vocabulary: Vocabulary) -> Timelines:
         place = self.timelines_folder
-        if place is not None and artefact.is_complete(place) and self._finished("timelines", origin):
-            return Timelines.open(place)
+        if place is not None and (kept := self._kept("timelines", origin, place, Timelines.open)) is not None:
+            return kept
         self._begin("timelines")
         lines = build(
             self.log, vocabulary, until=self.until, users=self.users, engine=self.engine, folder=place, overwrite=True,
@@ -256,9 +256,9 @@ class Fitting:
         files = encoder_class(member.kind).reads(member.settings)
         mark = _digest([origin, self.seed, member.kind, asdict(member.settings), _stats(files), version("habitus")])
         place = self.folder / artefact.ENCODERS / member.name if self.folder else None
-        if place is not None and artefact.is_complete(place) and self._finished(member.name, mark) and member.name not in self.only:
+        if place is not None and member.name not in self.only and (kept := self._kept(member.name, mark, place, Encoder.load)) is not None:
             self.progress.say(f"{member.name} is there already, from the same recipe, log, cut-off and seed.")
-            return Encoder.load(place)
+            return kept
         self._begin(member.name)
         encoder = encoder_class(member.kind)(member.settings, name=member.name)
         work = self.work / member.name / mark if self.work else None
@@ -276,6 +276,16 @@ class Fitting:
         unlike = [uuid.uuid4().hex for table in [*self.log.events, *self.log.properties] if self.log.frame(table) is not None]
         spoilt = [] if self.log.poisoned_from is None else [self.log.poisoned_from]
         return _digest([self.log.model_dump(mode="json"), _files(self.log), self.until, users, unlike, *spoilt])
+
+    def _kept(self, part: str, mark: str, place: Path, read: Callable[[Path], T]) -> T | None:
+        """A part that was finished before; None where there is none of the kind, or it is damaged and has to be made again."""
+        if not artefact.is_complete(place) or not self._finished(part, mark):
+            return None
+        try:
+            return read(place)
+        except ArtefactError as error:
+            self.progress.say(f"{part} is damaged, and made again: {error}")
+            return None
 
     def _finished(self, part: str, mark: str) -> bool:
         return (

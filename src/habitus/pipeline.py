@@ -282,7 +282,9 @@ def evaluate(
     for other in profiles.values():
         users = np.intersect1d(users, other.users)
     if not len(users):
-        raise InputError("profiles: the sets have no user in common; evaluate them one by one.")
+        alone = [name for name, one in profiles.items() if not len(one.users)]
+        what = f"there is nobody in {', '.join(alone)}" if alone else "the sets have no user in common; evaluate them one by one"
+        raise InputError(f"profiles: {what}.")
     counts = plain_counts(log, engine, split.train_start, users, options.progress)
     targets = targets_of(witness, split, users, tasks, options.progress)
     return judge(with_references(profiles, counts), targets, probe=judged.probe, seeds=judged.seeds, progress=options.progress)

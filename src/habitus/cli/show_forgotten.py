@@ -14,14 +14,14 @@ _FILES = (".npy", ".parquet", ".csv", ".txt")
 
 
 def asked(users: str) -> Path | list[str]:
-    """USERS as it was meant: a file, or ids separated by commas. Raises InputError for a folder, or a file that is not there."""
+    """USERS as it was meant: a file, or ids separated by commas. Raises InputError for a folder, a pipe, or a file that is not there."""
     from habitus.errors import InputError
 
     file = Path(users)
     if file.is_file():
         return file
-    if users and (file.is_dir() or file.suffix in _FILES):
-        what = "is a folder" if file.is_dir() else "is not there"
+    if users and (file.exists() or file.suffix in _FILES):
+        what = "is a folder" if file.is_dir() else "is no regular file" if file.exists() else "is not there"
         raise InputError(f"users: {users} {what}; name a file of ids, or the ids themselves, separated by commas, before --in.")
     ids = [one.strip() for one in users.split(",") if one.strip()]
     if not ids:

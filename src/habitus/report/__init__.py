@@ -38,6 +38,8 @@ def write(
     if target.is_dir() or (not target.absolute().parent.is_dir() and out is not None):
         raise InputError(f"out: {target} is a folder, or lies in none; name a file in a folder that is there, as report.html.")
     found = gather.open_run(run)
+    if not found.timelines.lengths.any():
+        raise InputError(f"{run}: nobody with an event is left in it, so there is nothing to show.")
     rows = people.positions_of(found.profiles, list(users))
     if not len(rows):
         rows = people.diverse(found.timelines, SAMPLE_USERS)
