@@ -18,7 +18,7 @@ from habitus.log.checks import inspect, refused_rows
 from habitus.log.description import EventLog
 from habitus.log.drafting import draft
 from habitus.log.engine import engine_named
-from habitus.log.tables import TIME, event_table
+from habitus.log.tables import TIME, event_table, lost_values
 from habitus.log.timelines import FIRST, Timelines
 from habitus.log.vocabulary import Vocabulary, fit
 from habitus.nn.batches import Feed, Sequences, columns_of
@@ -284,3 +284,36 @@ def test_numbers_too_small_for_float32_are_zero_without_a_sign(engine: str) -> N
     log = frame_log(pl.DataFrame({"u": [1, 1], "t": [0, 1], "x": [-6e-157, 1e-157]}), time_unit="s", kinds={"x": "number"})
     numbers = learned(log, engine)[1].shards[0].values["x"]
     assert numbers.tolist() == [0, 0] and not np.signbit(numbers).any()
+
+
+@NEAR
+@pytest.mark.parametrize("stored", ("parquet", "csv"))
+def test_values_that_cannot_be_kept_are_counted(tmp_path: Path, engine: str, stored: str) -> None:
+    """An infinite price is absent, and nobody would ever know; what was never written (null, NaN) is no loss."""
+    x = [1.5, float("inf"), float("-inf"), 1e300, float("nan"), None, 3e38, -4e38]
+    days = pl.Series([0, -800_000, 2_932_897, None, 1, 2, 3, 4], dtype=pl.Int32).cast(pl.Date)
+    frame = pl.DataFrame({"u": [1] * 8, "t": range(8), "x": x, "kind": ["a"] * 7 + ["b"], "part": [7.0, float("inf"), *[None] * 6]})
+    goods = pl.DataFrame({"part": [7, 8], "weight": [float("inf"), 2.0]})
+    events = {
+        "a": {"fields": ["x", "part"], "where": {"kind": "a"}, "properties": ["goods"]},
+        "b": {"fields": ["x"], "where": {"kind": "b"}},
+    }
+    lost = {("a", "x"): 3, ("a", "part"): 1, ("b", "x"): 1, ("goods", "weight"): 1}
+    if stored == "parquet":
+        frame = frame.with_columns(born=days)
+        events["a"]["fields"] += ["born"]
+        lost["a", "born"] = 2
+    for name, one in (("e", frame), ("goods", goods)):
+        one.write_parquet(tmp_path / f"{name}.parquet") if stored == "parquet" else one.write_csv(tmp_path / f"{name}.csv")
+    log = EventLog.from_dict(
+        {
+            "user": "u", "time": "t", "time_unit": "s", "fields": {name: {"kind": "number"} for name in ("x", "weight")},
+            "events": {name: {"path": f"e.{stored}", **table} for name, table in events.items()},
+            "properties": {"goods": {"path": f"goods.{stored}", "key": "part", "fields": ["weight"]}},
+        }, base=tmp_path,
+    )  # fmt: skip
+    runs = engine_named(engine)
+    found = {(table, name): count for table in ("a", "b", "goods") for name, count in lost_values(log, table, runs).items()}
+    assert found == lost
+    said = [(one.where, one.count) for one in inspect(log, runs).findings if one.text.endswith("they are absent.")]
+    assert sorted(said) == sorted((f"table {table!r}", count) for (table, _), count in lost.items())

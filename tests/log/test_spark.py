@@ -13,7 +13,7 @@ from habitus.log.build import build
 from habitus.log.checks import inspect, refused_rows
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
-from habitus.log.tables import ROW, TIME, event_table
+from habitus.log.tables import ROW, TIME, event_table, lost_values
 from habitus.log.timelines import FIRST, Timelines
 from habitus.log.vocabulary import fit
 from log import logs
@@ -63,7 +63,7 @@ def test_spark_timelines_equal_polars_byte_for_byte(spark: Any, tmp_path: Path) 
 def test_spark_far_dates_and_tiny_numbers_as_polars_has_them(spark: Any, tmp_path: Path) -> None:
     """A date before our era has a text of its own everywhere, and a number below float32's least would be 0.0 or −0.0."""
     days = [-800_000, -719_163, -719_162, 0, 2_932_896, 2_932_897]
-    frame = pl.DataFrame({"u": [1] * len(days), "t": range(len(days)), "x": [-6e-157, 1e-157, -0.0, 0.0, 1.5, None]})
+    frame = pl.DataFrame({"u": [1] * len(days), "t": range(len(days)), "x": [-6e-157, 1e-157, -0.0, 0.0, 1e300, None]})
     born = pl.Series("born", days, pl.Int32).cast(pl.Date)
     seen = pl.Series("seen", days).cast(pl.Int64) * 86_400_000_000
     zoned = seen.cast(pl.Datetime("us", "UTC")).alias("zoned")
@@ -76,7 +76,8 @@ def test_spark_far_dates_and_tiny_numbers_as_polars_has_them(spark: Any, tmp_pat
     assert [(there.shards[0].codes[name] >= FIRST).tolist() for name in ("born", "seen", "zoned")] == [
         [False] * 2 + [True] * 3 + [False]
     ] * 3
-    assert not np.signbit(there.shards[0].values["x"][:5]).any()
+    assert not np.signbit(there.shards[0].values["x"][:4]).any() and np.isnan(there.shards[0].values["x"][4:]).all()
+    assert lost_values(log, "e", engine_named("spark")) == {"born": 3, "seen": 3, "zoned": 3, "x": 1}
 
 
 def test_spark_leaves_the_callers_session_alone(spark: Any) -> None:

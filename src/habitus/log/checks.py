@@ -25,6 +25,7 @@ from habitus.log.tables import (
     check_files,
     event_table,
     field_types,
+    lost_values,
     property_table,
     reading_table,
     stored_rows,
@@ -210,6 +211,13 @@ def _attempt(result: Inspection, look: Callable[[], Any]) -> None:
 
 def _look_at_properties(log: EventLog, table: str, engine: Engine, result: Inspection) -> None:
     result.findings += property_findings(log, table, engine)
+    _look_at_values(log, table, engine, result)
+
+
+def _look_at_values(log: EventLog, table: str, engine: Engine, result: Inspection) -> None:
+    for name, count in lost_values(log, table, engine).items():
+        text = f"{count:,} values of {name!r} are infinite, beyond float32, or outside the years 1 to 9999; they are absent."
+        result.findings.append(Finding("warning", f"table {table!r}", text, count))
 
 
 def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result: Inspection) -> None:
@@ -232,6 +240,7 @@ def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result:
     if twice:
         text = f"{twice:,} rows repeat another row in user, time and every field; they are kept and counted as events."
         result.findings.append(Finding("note", place, text, twice))
+    _look_at_values(log, event, engine, result)
     for table in log.events[event].properties:
         _look_at_join(log, event, table, frame, engine, result)
 

@@ -5,7 +5,7 @@ the described fields under their own names: whole numbers or strings for categor
 code vectors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from habitus.errors import LogError
 from habitus.log import columns as read
-from habitus.log.description import EventLog
+from habitus.log.description import EventLog, EventTable
 from habitus.log.engine import Engine, Frame, file_state, reading
 from habitus.log.files import broken_parquet, csv_trouble
 from habitus.log.poisoned import spoil
@@ -112,14 +112,20 @@ def _events_as_stored(log: EventLog, event: str, engine: Engine, more: Sequence[
     sources = {name: described.columns.get(name, name) for name in described.fields}
     frame, private = _opened(log, event, engine, [user, time, *sources.values(), *described.where])
     frame = engine.numbered(frame, ROW) if ROW in more else frame
-    for column, value in described.where.items():
-        frame, wanted = read.matching(frame, read.Source(event, column, private[column]), value, engine)
-        frame = frame.filter(wanted)
+    frame = _matching(frame, event, described.where, private, engine)
     frame = read.with_time(frame, read.Source(event, time, private[time]), described.time_unit or log.time_unit, TIME, engine)
     frame = read.with_written(frame, private[time], TIME, TEXT, engine) if TEXT in more else frame
     frame = read.with_user(frame, read.Source(event, user, private[user], of=log), USER, engine)
     frame, made = _with_fields(log, event, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
     return frame.select(USER, TIME, *(nw.col(ours).alias(name) for name, ours in made.items()), *more)
+
+
+def _matching(frame: Frame, table: str, where: Mapping[str, Any], private: dict[str, str], engine: Engine) -> Frame:
+    """The rows that `where` asks for."""
+    for column, value in where.items():
+        frame, wanted = read.matching(frame, read.Source(table, column, private[column]), value, engine)
+        frame = frame.filter(wanted)
+    return frame
 
 
 def _properties_as_stored(log: EventLog, table: str, engine: Engine) -> Frame:
@@ -142,6 +148,30 @@ def _with_fields(
         source = read.Source(table, sources[name], private[name], of=log)
         frame = read.with_field(frame, source, log.spec(name).kind, ours, engine)
     return frame, made
+
+
+def lost_values(log: EventLog, table: str, engine: Engine) -> dict[str, int]:
+    """How many numbers, dates and timestamps of a table's fields are written there and cannot be kept, where there are any: infinite,
+    beyond float32, or outside the years 1 to 9999. Raises LogError as `event_table` does."""
+    described = log.events.get(table) or log.properties[table]
+    sources = {name: described.columns.get(name, name) for name in described.fields}
+    where = described.where if isinstance(described, EventTable) else {}
+    frame, private = _opened(log, table, engine, [*sources.values(), *where])
+    frame = _matching(frame, table, where, private, engine)
+    types: Any = frame.collect_schema()
+    lost: dict[str, nw.Expr] = {}
+    frame, made = _with_fields(log, table, frame, {name: private[source] for name, source in sources.items()}, sources, engine)
+    for name, source in sources.items():
+        value = nw.col(private[source])
+        if types[private[source]].is_float():
+            lost[made[name]] = ~value.is_null() & ~value.is_nan() & nw.col(made[name]).is_null()
+        elif types[private[source]] in (nw.Date, nw.Datetime):
+            lost[made[name]] = ~value.is_null() & nw.col(made[name]).is_null()
+    if not lost:
+        return {}
+    with reading_table(log, table):
+        found = engine.columns(frame.select(values.cast(nw.Int64).sum().alias(ours) for ours, values in lost.items()))
+    return {name: int(found[ours][0]) for name, ours in made.items() if ours in lost and found[ours][0]}
 
 
 def user_lost(log: EventLog, event: str, engine: Engine) -> str | None:
