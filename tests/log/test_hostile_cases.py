@@ -308,12 +308,12 @@ def test_values_that_cannot_be_kept_are_counted(tmp_path: Path, engine: str, sto
     log = EventLog.from_dict(
         {
             "user": "u", "time": "t", "time_unit": "s", "fields": {name: {"kind": "number"} for name in ("x", "weight")},
-            "events": {name: {"path": f"e.{stored}", **table} for name, table in events.items()},
+            "events": {"none": {"path": f"e.{stored}"}, **{name: {"path": f"e.{stored}", **table} for name, table in events.items()}},
             "properties": {"goods": {"path": f"goods.{stored}", "key": "part", "fields": ["weight"]}},
         }, base=tmp_path,
     )  # fmt: skip
     runs = engine_named(engine)
-    found = {(table, name): count for table in ("a", "b", "goods") for name, count in lost_values(log, table, runs).items()}
+    found = {(table, name): count for table in ("none", "a", "b", "goods") for name, count in lost_values(log, table, runs).items()}
     assert found == lost
     said = [(one.where, one.count) for one in inspect(log, runs).findings if one.text.endswith("they are absent.")]
     assert sorted(said) == sorted((f"table {table!r}", count) for (table, _), count in lost.items())

@@ -155,6 +155,8 @@ def lost_values(log: EventLog, table: str, engine: Engine) -> dict[str, int]:
     beyond float32, or outside the years 1 to 9999. Raises LogError as `event_table` does."""
     described = log.events.get(table) or log.properties[table]
     sources = {name: described.columns.get(name, name) for name in described.fields}
+    if not sources:
+        return {}
     where = described.where if isinstance(described, EventTable) else {}
     frame, private = _opened(log, table, engine, [*sources.values(), *where])
     frame = _matching(frame, table, where, private, engine)
