@@ -291,3 +291,18 @@ def test_begin_run_takes_up_the_interrupted_one_only(tmp_path: Path) -> None:
     (place / "debris").touch()
     assert artefact.begin_run(run, resume=True, overwrite=False) == place
     assert not (place / "debris").exists() and (place / "model" / "part").exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_new_run_deletes_nothing_that_is_no_part_of_a_run(tmp_path: Path, finished: bool) -> None:
+    """Notes, an export, or the very log that the run reads went with the old run, without a word."""
+    run = tmp_path / "run"
+    place = artefact.begin_run(run, resume=False, overwrite=False)
+    if finished:
+        artefact.finish_run(run, place, {})
+    (run / "cutoffs").mkdir()
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"beside the run .* 'notes\.txt' would go, too"):
+        artefact.begin_run(run, resume=False, overwrite=True)
+    assert (run / "notes.txt").read_text() == "mine" and (run / "cutoffs").is_dir()
+    assert (artefact.begin_run(run, resume=True, overwrite=False) / "notes.txt").read_text() == "mine"

@@ -40,7 +40,7 @@ def _ablated(
     finished: FinishedRun, log: EventLog | str | Path | None, tasks: Sequence[str] | None, own_tasks: Sequence[Task] | None, probe: Any,
     seeds: Sequence[int] | None, options: Options,
 ) -> Ablation:  # fmt: skip
-    profiles = finished.profiles()
+    profiles = finished.people()
     if len(profiles.blocks) < 2:
         raise InputError(
             f"{finished.folder}: its profiles have one block, {next(iter(profiles.blocks))}; at least two are needed to leave one out."

@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 _MARK = ".incomplete"
 VOCABULARY, ENCODERS, FUSION, TRAINED_ON = "vocabulary", "encoders", "fusion", "trained_on"  # inside MODEL
 MODEL, PROFILES, TIMELINES, WORK = "model", "profiles", "timelines", "work"  # inside RUN
+DATES = "cutoffs"  # inside RUN, or a folder of its own: a run per date
 RUN_FACTS, SCORES = "run.json", "scores.json"  # inside RUN
 ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # inside RUN, made of a finished run
 FORGOTTEN = "forgotten.json"  # inside RUN: users were removed from it, so that nothing of its training can be taken up
@@ -179,6 +180,12 @@ def _check_replaceable(target: Path) -> None:
             f"{target} cannot be replaced: the new one is written beside it, and it is a disk's own folder or lies in one that may not be "
             "written to. Nothing was touched; name a folder within it, or another."
         )
+    with suppress(FileNotFoundError):
+        if Path.cwd().is_relative_to(target.resolve()):
+            raise OutputExistsError(
+                f"{target}: the working folder is in it, and would be gone when it is replaced; nothing was touched. Go elsewhere "
+                "(cd ..), and name it from there."
+            )
 
 
 def reopen(folder: Path) -> None:
@@ -287,7 +294,7 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and (folder / FORGOTTEN).is_file():
         raise OutputExistsError(
             f"{folder}: users were forgotten there, so it cannot be resumed: what would be learned anew comes from the log. Delete them "
-            "from the log, too, and make the run from the start: --overwrite, or remove the folder."
+            "from the log, too, and remove the folder, or have it made from the start (`run` does with --overwrite)."
         )
     if (folder / RUN_FACTS).is_file():
         if not (resume or overwrite):
@@ -297,6 +304,16 @@ def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
         _check_replaceable(folder)
     else:
         check_folder(folder, "run", overwrite=False)
+    if others := [] if resume or not folder.is_dir() else sorted(entry.name for entry in folder.iterdir() if not _is_part(entry.name)):
+        raise OutputExistsError(
+            f"{folder}: beside the run that is to be replaced {', '.join(map(shown, others[:5]))} would go, too; nothing was touched. Move "
+            "that, or name another folder."
+        )
+
+
+def _is_part(name: str) -> bool:
+    """Whether an entry of a run's folder is of the run."""
+    return name in (*RUN_NAMES, MODEL, PROFILES, TIMELINES, WORK, DATES, _MARK) or ".habitus-" in name
 
 
 def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> Path:

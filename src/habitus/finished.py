@@ -88,8 +88,9 @@ class FinishedRun:
         return open_log(self.facts["log"] if given is None else given)
 
     def chosen(self, log: EventLog, engine: Engine) -> Array | None:
-        """The users that the run was made for, ascending; None if these were all who had an event before the cut-off."""
-        users = self.profiles().users
+        """The users that the run was made for, ascending; None if these were all who had an event before the cut-off. Raises
+        InputError as `people` does."""
+        users = self.people().users
         everyone = Counter(log, engine, self.split.train_start).users_and_counts()[0]
         return None if np.array_equal(everyone, users) else users
 
@@ -105,6 +106,18 @@ class FinishedRun:
         """The run's profiles. Raises ArtefactError if they are damaged."""
         return Profiles.open(checked.inside(self.folder, artefact.PROFILES))
 
+    def people(self) -> Profiles:
+        """The run's profiles, of which there is one at least. Raises InputError if all its users were forgotten."""
+        profiles = self.profiles()
+        if not len(profiles):
+            raise InputError(f"{self.folder}: nobody is left in it, its users were forgotten; make a run of the others' events.")
+        return profiles
+
+    @property
+    def forgot(self) -> bool:
+        """Whether users were removed from it since it was made."""
+        return (self.folder / artefact.FORGOTTEN).is_file()
+
 
 @dataclass(frozen=True)
 class _Comparison:
@@ -118,6 +131,14 @@ class _Comparison:
     difference: float | None
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class _Forgotten:
+    """Users who were removed from a finished run, and when (ISO time)."""
+
+    users: int
+    on: str
 
 
 @dataclass(frozen=True)
@@ -141,3 +162,4 @@ class _Said:
     tasks_left_out: dict[str, str] = field(default_factory=dict)
     libraries: dict[str, str] = field(default_factory=dict)
     peak_memory_mb: float | None = None
+    forgotten: tuple[_Forgotten, ...] = ()

@@ -24,6 +24,7 @@ NEW, OLD, LOCK, AREA = "new", "old", "lock", "work"
 _LOCK_INSIDE = f".habitus-{LOCK}"
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV)
+_NAME = 255 - len("..habitus-lock")  # the longest name that has room for its siblings' on common disks
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _RUST = re.compile(r"\(os error (\d+)\)")  # as Rust libraries end their words on what the system refused
@@ -190,7 +191,9 @@ def refused(error: OSError, where: Path | str = "the file system") -> str:
     if code in _FORBIDDEN:
         return f"{place}: may not be written or read ({said}). {whole}; change who may, or name another folder."
     if code == errno.ENOENT:
-        return f"{place}: is not there any more, it went while work went on ({said}). {whole}; see what removed it, and do it again."
+        return f"{place}: cannot be made there, or went while work went on ({said}). {whole}; name another folder, or see what removed it."
+    if code == errno.ENAMETOOLONG:
+        return f"{place}: the name is too long ({said}). {whole}; names of up to {_NAME} bytes can be kept, for others lie beside them."
     return f"{place}: {said}. {whole}; do it again (`run` goes on with --resume)."
 
 

@@ -88,16 +88,23 @@ def forget(
     is not there; ArtefactError, before anything is changed, if something is damaged; HabitusError if, in the end, a user is found still.
     """
     asked = Asked.of(users)
-    places = [Path(folder) for folder in within]
-    for place in places:
+    named = [Path(folder) for folder in within]
+    places = [place for number, place in enumerate(named) if not _is_covered(place, number, named)]
+    for place in named:
         if not place.is_dir():
             raise InputError(f"in: there is no folder {place}; name runs, models, profiles, timelines, or folders that hold some.")
     if not places:
         raise InputError("in: no folder is named; name runs, models, profiles, timelines, or folders that hold some.")
     found = _Search(asked)
     with progress.stage("looking through the folders", len(places), "folders") as advance:
-        for place in dict.fromkeys(places):
-            found.look_at(place)
+        for place in places:
+            try:
+                found.look_at(place)
+            except ArtefactError as error:
+                raise ArtefactError(
+                    f"{error} Nothing was changed: in what is damaged nobody can be looked for. Mend it, or remove it, for it may have "
+                    "these users."
+                ) from None
             advance(1)
     if not found.known:
         raise InputError(f"in: nothing in {', '.join(map(str, places))} was written by Habitus; name runs, models, profiles or timelines.")
@@ -268,10 +275,16 @@ class _Search:
         self.steps.append(lambda: artefact.remove(place))
 
 
+def _is_covered(place: Path, number: int, named: Sequence[Path]) -> bool:
+    """Whether a folder is named before, or lies in another that is named."""
+    here, others = place.resolve(), [one.resolve() for one in named]
+    return here in others[:number] or any(here != other and here.is_relative_to(other) for other in others)
+
+
 def _check(asked: Asked, places: Sequence[Path]) -> None:
     """Look through the folders once more. Raises HabitusError if anything is left to do."""
     again = _Search(asked)
-    for place in dict.fromkeys(places):
+    for place in places:
         if place.is_dir():
             again.look_at(place)
     if again.steps:

@@ -36,6 +36,7 @@ from habitus.trained_on import TrainedOn
 
 Array = NDArray[Any]
 KIND = "model"
+_NOTE = ".done.json"  # in the work folder: what stands for all that a part was made of
 T = TypeVar("T")
 
 PIECE_EVENTS, PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors go to disk
@@ -168,6 +169,7 @@ class Fitting:
         if self.folder is not None:
             artefact.reopen(self.folder)  # parts may change from here on; what is there is no model until all of them fit together
         origin = self._origin()
+        self._clear_work(origin)
         vocabulary = self._timed("vocabulary", partial(self._vocabulary, origin))
         timelines = self._timed("timelines", partial(self._timelines, origin, vocabulary))
         if self.check is not None:
@@ -277,6 +279,20 @@ class Fitting:
         spoilt = [] if self.log.poisoned_from is None else [self.log.poisoned_from]
         return _digest([self.log.model_dump(mode="json"), _files(self.log), self.until, users, unlike, *spoilt])
 
+    def _clear_work(self, origin: str) -> None:
+        """Remove what was made of another log, cut-off or choice of users before anything is made of this one, the notes last: who looks
+        for a user's checkpoints goes by the timelines. And what is in a folder's place."""
+        if self.work is None or not self.work.is_dir():
+            return
+        entries = sorted(self.work.iterdir())
+        notes = [entry for entry in entries if entry.name.endswith(_NOTE)]
+        if self._finished("vocabulary", origin) or self._finished("timelines", origin):
+            entries = [entry for entry in entries if not entry.is_dir() and entry not in notes]
+        elif self.folder is not None:
+            folders.remove(self.folder / artefact.ENCODERS)
+        for entry in (*(entry for entry in entries if entry not in notes), *(entry for entry in entries if entry in notes)):
+            folders.remove(entry)
+
     def _kept(self, part: str, mark: str, place: Path, read: Callable[[Path], T]) -> T | None:
         """A part that was finished before; None where there is none of the kind, or it is damaged and has to be made again."""
         if not artefact.is_complete(place) or not self._finished(part, mark):
@@ -288,21 +304,23 @@ class Fitting:
             return None
 
     def _finished(self, part: str, mark: str) -> bool:
-        return (
-            self.work is not None
-            and (self.work / f"{part}.done.json").is_file()
-            and artefact.read_json(self.work / f"{part}.done.json") == mark
-        )
+        """Whether a note says that this part was finished; one that cannot be read says nothing."""
+        if self.work is None or not (self.work / f"{part}{_NOTE}").is_file():
+            return False
+        try:
+            return bool(artefact.read_json(self.work / f"{part}{_NOTE}") == mark)
+        except ArtefactError:
+            return False
 
     def _begin(self, part: str) -> None:
         """Take back the note that a part is finished, before the part changes."""
         if self.work is not None:
-            (self.work / f"{part}.done.json").unlink(missing_ok=True)
+            folders.remove(self.work / f"{part}{_NOTE}")
 
     def _finish(self, part: str, mark: str) -> None:
         if self.work is not None:
             self.work.mkdir(parents=True, exist_ok=True)
-            artefact.write_json(self.work / f"{part}.done.json", mark)
+            artefact.write_json(self.work / f"{part}{_NOTE}", mark)
 
 
 def grown(before: dict[str, Any], now: dict[str, Any], by: float = 0.05) -> list[str]:

@@ -157,6 +157,7 @@ def _planned(
 ) -> tuple[Fitting, Survey, Witness, Split, Estimate]:  # fmt: skip
     """Everything that can be known before a run begins, its estimate last."""
     engine, progress = engine_named(options.engine), options.progress
+    _check_apart(log, out)
     members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
     witness, split = cut_of(log, engine, found, recipe.split.window if window is None else window, earlier)
@@ -184,6 +185,7 @@ def fit(
     recipe, log = _recipe(recipe), _log(log)
     if out is not None:
         artefact.check_folder(out, "model", overwrite=overwrite)
+    _check_apart(log, out)
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
     with _held(out):
@@ -251,6 +253,7 @@ def _to_encode(
     """Timelines to encode, for as long as that takes, where they lie, the engine, and what the profiles, once made, are to say of
     them; which raises LedgerError if not everything is accounted for."""
     log, engine = _log(given), engine_named(options.engine)
+    _check_apart(log, out)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
     cut, users = until_of(until, found), users_of(options.users, log, engine)
     stated_encoding(
@@ -342,6 +345,11 @@ def _scratch(out: str | Path | None, *, needed: bool = False) -> Iterator[Path |
             yield Path(folder) / artefact.TIMELINES
     else:
         yield None
+
+
+def _check_apart(log: EventLog, out: str | Path | None) -> None:
+    if out is not None:
+        log.check_apart(Path(out))
 
 
 def _held(out: str | Path | None) -> AbstractContextManager[None]:

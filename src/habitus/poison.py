@@ -147,14 +147,19 @@ class _Check:
             raise ArtefactError(f"{run / artefact.RUN_FACTS}: not the facts of a run ({error!r}).") from None
         if opened.poisoned_from is not None:
             raise InputError("log: it is poisoned already; hand in the log as it is.")
-        profiles = finished.profiles()
+        profiles = finished.people()
+        if finished.forgot and not only_encode:
+            raise InputError(
+                f"{run}: users were forgotten there, who were learned from; fitted anew from the log, with or without them, every vector "
+                "may move for that alone. Check its encoding (--only-encode), or make the run anew from a log without them."
+            )
         options = replace(options, precision=_precision_of(profiles))
         events = _events_from(opened, engine, cut)
         if not events:
             laid_down = "; what a target/ folder lays down is read by the judge only" if opened.target_folder else ""
             raise LogError(f"{opened.source}: no event at or after {moment(cut)}, so there is no future to poison{laid_down}.")
         model = Model.open(run / artefact.MODEL) if only_encode else None
-        users = finished.chosen(opened, engine)
+        users = profiles.users if finished.forgot else finished.chosen(opened, engine)  # the log may have the forgotten still
         cost = (
             "Every user is encoded once more." if only_encode else f"The recipe is fitted once more; in the run that took {seconds:.0f} s."
         )

@@ -24,8 +24,6 @@ from habitus.recipe import Recipe
 
 Models = Literal["refitted", "frozen"]
 
-FOLDER = "cutoffs"  # inside OUT; it has a run per date
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -175,7 +173,7 @@ class _Job:
         if self.out is None:
             return
         there = {entry.name for entry in self.out.iterdir()} if self.out.is_dir() else set()
-        if self.out.is_file() or (there - {FOLDER, artefact.CUTOFFS} and artefact.RUN_FACTS not in there):
+        if self.out.is_file() or (there - {artefact.DATES, artefact.CUTOFFS} and artefact.RUN_FACTS not in there):
             raise OutputExistsError(f"{self.out} is neither new nor a run's folder; nothing was touched. Name another folder.")
         for split in splits:
             artefact.check_run_folder(self._folder(split) or self.out, resume=self.resume, overwrite=self.overwrite)
@@ -225,7 +223,7 @@ class _Job:
         return board, {"model_until": moment(model.until), "log": self.log.source}
 
     def _folder(self, split: Split) -> Path | None:
-        return None if self.out is None else self.out / FOLDER / _day(split)
+        return None if self.out is None else self.out / artefact.DATES / _day(split)
 
 
 def _day(split: Split) -> str:

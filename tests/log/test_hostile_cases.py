@@ -317,3 +317,13 @@ def test_values_that_cannot_be_kept_are_counted(tmp_path: Path, engine: str, sto
     assert found == lost
     said = [(one.where, one.count) for one in inspect(log, runs).findings if one.text.endswith("they are absent.")]
     assert sorted(said) == sorted((f"table {table!r}", count) for (table, _), count in lost.items())
+
+
+@NEAR
+def test_parquet_nanoseconds_to_the_ends_of_64_bits(tmp_path: Path, engine: str) -> None:
+    """Nearer to the least than a microsecond, DuckDB overflowed."""
+    found = [-LARGEST, -LARGEST + 997, -1001, -1000, -1, 0, 999, LARGEST]
+    pq.write_table(pa.table({"u": [1] * len(found), "t": pa.array(found, pa.timestamp("ns"))}), tmp_path / "e.parquet")
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": {"e": {"path": "e.parquet"}}}, base=tmp_path)
+    runs = engine_named(engine)
+    assert runs.columns(event_table(log, "e", runs))[TIME].tolist() == [one // 1000 for one in found]

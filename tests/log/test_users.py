@@ -75,3 +75,24 @@ def test_ids_like_keeps_the_largest_id() -> None:
     """The other side of the limit above."""
     assert ids_like(["9223372036854775807", "-9223372036854775808"], False).tolist() == [-(2**63), 2**63 - 1]
     assert ids_like(np.array(["a", "b"], object), True).tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "text", [",user_id\n0,77\n1,78\n", "n,Client ID,name\n0,77,a\n1,78,b\n", "user_id,\n77,\n78,\n", "77,\n78,\n"], ids=str
+)
+def test_the_column_of_ids_is_never_an_index(tmp_path: Path, text: str) -> None:
+    """Of pandas' `to_csv` the first column is 0, 1, 2, …: `forget` would erase those users, and keep the ones it was given."""
+    (tmp_path / "u.csv").write_text(text)
+    assert ids_like(read_users(tmp_path / "u.csv"), text=False).tolist() == [77, 78]
+
+
+def test_several_columns_of_a_list_of_users_are_no_guess(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"at": [0, 1], "user": [77, 78]})
+    frame.write_parquet(tmp_path / "u.parquet")
+    assert read_users(tmp_path / "u.parquet").tolist() == [77, 78]
+    frame.rename({"user": "who"}).write_parquet(tmp_path / "w.parquet")
+    frame.rename({"user": "who"}).write_csv(tmp_path / "w.csv")
+    frame.rename({"at": "id"}).write_csv(tmp_path / "both.csv")
+    for name in ("w.parquet", "w.csv", "both.csv"):
+        with pytest.raises(LogError, match="has 2 columns"):
+            read_users(tmp_path / name)

@@ -150,11 +150,12 @@ def fit(
 ) -> None:  # fmt: skip
     """Learn a model from a log, or from its events before a time."""
     from habitus import pipeline
-    from habitus.cli import show
+    from habitus.cli import show, show_ledger
 
     options = replace(_options(engine, bad_rows, rejected, users, device, seed, quiet), force=force)
     model = pipeline.fit(recipe, log, out, until=until, overwrite=overwrite, options=options)
     show.model(out, model)
+    show_ledger.of_job(model.facts)
 
 
 @app.command()
@@ -166,13 +167,14 @@ def encode(
 ) -> None:  # fmt: skip
     """Profile users with a fitted model, as of a time or of the log's end."""
     from habitus import pipeline
-    from habitus.cli import show
+    from habitus.cli import show, show_ledger
     from habitus.model import Model
 
     options = replace(_options(engine, bad_rows, rejected, users, device, 0, quiet), precision=precision, force=force)
     fitted = Model.open(model)
     profiles = pipeline.encode_to(fitted, log, out, until=until, overwrite=overwrite, options=options)
     show.encoded(out, profiles, fitted.shares, profiles.facts["shares"])
+    show_ledger.of_job(profiles.facts)
 
 
 @app.command()

@@ -124,7 +124,7 @@ def poison(folder: Path, log: Path | None, only_encode: bool, tolerance: float, 
 
 
 def reported(out: Path, device: str, progress: "Progress") -> Path | None:
-    """Write a run's report; the page. None where Plotly is not installed, or it cannot be written: the run itself stands."""
+    """Write a run's report; the page. None where Plotly is not installed, or it cannot be written, which is said: the run itself stands."""
     from habitus.errors import HabitusError, MissingExtraError
     from habitus.report import write
 
@@ -133,7 +133,7 @@ def reported(out: Path, device: str, progress: "Progress") -> Path | None:
     except MissingExtraError:
         return None
     except HabitusError as error:
-        progress.say(f"The run is finished, its report is not: {error}")
+        typer.echo(f"The run is finished, its report is not: {error}", err=True)  # whether progress is listened to or not
         return None
 
 

@@ -44,16 +44,14 @@ def scoreboard(board: "Scoreboard", facts: Mapping[str, Any] | None = None) -> N
     console.print()
     if not board.rows:
         console.print("No task could be scored.")
+        show_ledger.of_job(facts)
         return
     _tables(console, board, names, tasks)
     if _by_the_challenge(board):
         _challenge_scores(console, board, names, tasks)
     for line in _meaning(board, names, tasks):
         console.print(line)
-    if facts:
-        console.print()
-        for line in show_ledger.lines_of(facts["ledger"]):
-            console.print(line)
+    show_ledger.of_job(facts)
 
 
 def comparison(board: "Scoreboard", sets: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,8 @@ def left_behind(out: Path, page: Path | None) -> None:
     console = console_of()
     console.print()
     console.print(f"{out}/: model/, profiles/, timelines/, scores.json, run.json")
-    what = f"To look at: {page}" if page else f"To look at it all in a browser: pip install 'habitus[report]', then habitus report {out}"
-    console.print(what, soft_wrap=True)
+    first = "" if find_spec("plotly") else "pip install 'habitus[report]', then "
+    console.print(f"To look at: {page}" if page else f"To look at it all in a browser: {first}habitus report {out}", soft_wrap=True)
 
 
 def try_next(out: Path, log: "EventLog", profiles: "Profiles") -> None:

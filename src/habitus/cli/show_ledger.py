@@ -37,6 +37,15 @@ def of_log(ledger: "Ledger", cut: bool) -> None:
         console.print(f"The log chooses {users.asked:,} users; {users.asked - users.before:,} have no event before that.", soft_wrap=True)
 
 
+def of_job(facts: Mapping[str, Any] | None) -> None:
+    """What became of the rows and users of a finished job; nothing where it has no facts."""
+    if facts:
+        console = console_of()
+        console.print()
+        for line in lines_of(facts["ledger"]):
+            console.print(line)
+
+
 def lines_of(ledger: Mapping[str, Any]) -> list[str]:
     """A finished job's ledger, as its facts keep it: rows in a sentence, users in another."""
     tables, users = ledger["tables"].values(), ledger["users"]

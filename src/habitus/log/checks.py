@@ -38,8 +38,11 @@ from habitus.log.vocabulary import numbers_events, parse_codes
 Array = NDArray[Any]
 
 EXAMPLES = 3
-REASONS = ("no user", "no time", "unreadable time", "no user, no time", "no user, unreadable time")
-"""Why a row cannot be used; each such row has one."""
+REASONS = {
+    "no user": "have no user", "no time": "have no time", "unreadable time": "have a time that cannot be read",
+    "no user, no time": "have neither user nor time", "no user, unreadable time": "have no user and a time that cannot be read",
+}  # fmt: skip
+"""Why a row cannot be used, and the same of several rows in words; each such row has one."""
 KEY = "_key"  # rows are grouped under names of ours: Narwhals hands a name to DuckDB as it is, and "a.b" is a column of a table a there
 
 
@@ -106,12 +109,9 @@ def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
     CSV files is ragged."""
     check_files(log, event)
     frame = event_table(log, event, engine, as_text=True)
-    no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
+    no_user, no_time = nw.col(USER).is_null(), nw.col(TIME).is_null()
     good = nw.when(~no_user).then(nw.col(TIME)).otherwise(None)
-    unreadable = no_time & ~no_text
-    alone = dict(zip(REASONS, (no_user & ~no_time, ~no_user & no_text, ~no_user & unreadable, no_user & no_text, no_user & unreadable),
-                     strict=True))  # fmt: skip
-    counted = alone | {"refused": no_user | no_time, "kept": ~no_user & ~no_time}
+    counted = _by_reason() | {"refused": no_user | no_time, "kept": ~no_user & ~no_time}
     counts = frame.select(
         nw.len().alias("rows"), *(rows.cast(nw.Int64).sum().alias(name) for name, rows in counted.items()),
         good.min().alias("first"), good.max().alias("last"),
@@ -126,6 +126,13 @@ def survey(log: EventLog, event: str, engine: Engine) -> TableSurvey:
     return TableSurvey(read, unmatched, reasons=reasons, **numbers, first=first, last=last)
 
 
+def _by_reason() -> dict[str, nw.Expr]:
+    """For each of REASONS which rows they are."""
+    no_user, no_time, no_text = nw.col(USER).is_null(), nw.col(TIME).is_null(), nw.col(TEXT).is_null()
+    each = (no_user & ~no_time, ~no_user & no_text, ~no_user & no_time & ~no_text, no_user & no_text, no_user & no_time & ~no_text)
+    return dict(zip(REASONS, each, strict=True))
+
+
 def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engine) -> list[Finding]:
     """What a survey says is wrong with an event table: examples of the rows that cannot be used, and times where no window can lie."""
     findings = []
@@ -133,17 +140,13 @@ def survey_findings(log: EventLog, event: str, found: TableSurvey, engine: Engin
     if not found.rows:
         wanted = " and ".join(f"{column} = {value!r}" for column, value in log.events[event].where.items())
         findings.append(Finding("warning", place, f"no row has {wanted}, as `where` asks." if wanted else "is empty."))
-    for count, reason, bad in (
-        (found.no_user, "have no user", nw.col(USER).is_null()),
-        (found.no_time, "have no time", nw.col(TEXT).is_null()),
-        (found.unreadable_time, "have a time that cannot be read", nw.col(TIME).is_null() & ~nw.col(TEXT).is_null()),
-    ):
-        if count:
+    for reason, bad in _by_reason().items():
+        if count := found.reasons[reason]:
             examples = "; ".join(_examples(log, event, bad, engine))
-            if reason == "have no user" and (lost := user_lost(log, event, engine)) is not None:
+            if "no user" in reason and (lost := user_lost(log, event, engine)) is not None:
                 what = "floats so large that several ids become one" if float(lost).is_integer() else "no whole numbers"
                 examples += f"; some are {what}, as {lost}: store ids as whole numbers or as text"
-            findings.append(Finding("rows", place, f"{count:,} of {found.rows:,} rows {reason}: {examples}.", count))
+            findings.append(Finding("rows", place, f"{count:,} of {found.rows:,} rows {REASONS[reason]}: {examples}.", count))
     outside = [time for time in (found.first, found.last) if time is not None and not YEARS[0] <= time < YEARS[1]]
     if outside:
         unit = log.events[event].time_unit or log.time_unit

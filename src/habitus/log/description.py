@@ -1,6 +1,7 @@
 """What a log is made of, said once: which tables, which columns, which roles. Holds no rows and opens no file of data."""
 
 import glob
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -227,6 +228,23 @@ class EventLog(_Strict):
         if path.is_dir():
             return sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
         return sorted(self._base / name for name in glob.glob(pattern, root_dir=self._base, recursive=True))
+
+    def check_apart(self, out: Path) -> None:
+        """Raises LogError if what is written to the folder `out` would be found where a table's files are looked for."""
+        place = Path(os.path.abspath(out))
+        for table in [*self.events, *self.properties]:
+            path = (self.events.get(table) or self.properties[table]).path
+            if path is None or self.frame(table) is not None or (self._base / path).is_file():
+                continue
+            pattern = os.path.abspath(self._base / path)
+            if Path(pattern).is_dir():
+                found = place.resolve().is_relative_to(Path(pattern).resolve())
+            elif "**" in pattern:
+                found = place.is_relative_to(Path(pattern.split("**")[0]))
+            else:
+                found = any(place.joinpath(*"x" * depth).match(pattern) for depth in range(4))
+            if found:
+                raise LogError(f"table {table!r}: {out} lies where its files are looked for, {pattern}; write to a folder elsewhere.")
 
     def _used_properties(self) -> Sequence[str]:
         return list(dict.fromkeys(name for event in self.events.values() for name in event.properties))

@@ -389,8 +389,11 @@ def _quoted(name: str) -> str:
 
 
 def _floored(name: str) -> str:
-    """Whole microseconds of a column of nanoseconds, towards the past; a cast would round."""
-    return f"CASE WHEN epoch_ns({name}) >= 0 THEN epoch_ns({name}) // 1000 ELSE (epoch_ns({name}) - 999) // 1000 END"
+    """Whole microseconds of a column of nanoseconds, towards the past; a cast would round. The least and the greatest of 64 bits, which
+    DuckDB calls infinite, are the times that they are in a file."""
+    ends = f"CASE WHEN {name} > TIMESTAMP '1970-01-01' THEN {2**63 // 1000} ELSE {-(2**63) // 1000} END"
+    whole = f"epoch_ns({name}) // 1000 - CAST(epoch_ns({name}) % 1000 < 0 AS BIGINT)"  # subtracted first, the least of all would overflow
+    return f"CASE WHEN isinf({name}) THEN {ends} ELSE {whole} END"
 
 
 def _literal(text: str) -> str:

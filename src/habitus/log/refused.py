@@ -1,5 +1,6 @@
 """The rows that a run could not use, written out so that people can mend them."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from habitus.log.tables import ROW, TEXT, TIME, USER
 
 
 def check_refused_file(file: Path) -> None:
-    """Raise LogError if rows cannot be written to this file: another kind than .parquet or .csv, there already, or no folder to
+    """Raise LogError if rows cannot be written to this file: another kind than .parquet or .csv, no regular file, or no folder to
     lie in."""
     if file.suffix not in (".parquet", ".csv"):
         raise LogError(f"{file}: rejected rows are written as .parquet or .csv; name such a file.")
-    if file.exists() or file.is_symlink():
-        what = "is a folder" if file.is_dir() else "is there already, and is not overwritten"
+    if (file.exists() or file.is_symlink()) and not file.is_file():
+        what = "is a folder" if file.is_dir() else "is no regular file"
         raise LogError(f"{file} {what}; name a new file for rejected rows.")
     if not file.absolute().parent.is_dir():
         raise LogError(f"{file}: there is no folder {file.parent} for rejected rows; make it, or name another.")
@@ -28,8 +29,9 @@ def check_refused_file(file: Path) -> None:
 def write_refused(log: EventLog, engine: Engine, file: Path) -> int:
     """Write every row that cannot be used to a .parquet or .csv file: table, row (from 1), reason, user, time as written, fields.
 
-    Returns how many there are; the file is written even if there is none, and appears when it is whole. Raises LogError as
-    `check_refused_file` does, StorageError if it cannot be written.
+    Returns how many there are; the file is written even if there is none, and appears when it is whole. One that is there with the very
+    same rows, of a command that is done again or resumed, stays. Raises LogError if other rows are there, and as `check_refused_file`
+    does; StorageError if it cannot be written.
     """
     import polars as pl
     import pyarrow.parquet
@@ -37,11 +39,17 @@ def write_refused(log: EventLog, engine: Engine, file: Path) -> int:
     check_refused_file(file)
     frames = [_frame(log, event, refused_rows(log, event, engine)) for event in log.events]
     frame = pl.concat(frames, how="diagonal")
-    with telling(file), replacing(file) as part:
-        if file.suffix == ".parquet":
-            pyarrow.parquet.write_table(frame.to_arrow(), part)  # Polars does not say that a disk is full
-        else:
-            part.write_text(frame.write_csv(), encoding="utf-8")
+    content = io.BytesIO()
+    if file.suffix == ".parquet":
+        pyarrow.parquet.write_table(frame.to_arrow(), content)
+    else:
+        frame.write_csv(content)
+    with telling(file):
+        if not file.is_file():
+            with replacing(file) as part:
+                part.write_bytes(content.getbuffer())  # Polars does not say that a disk is full
+        elif file.read_bytes() != content.getbuffer():
+            raise LogError(f"{file} is there already with something else, and is not overwritten; name a new file for rejected rows.")
     return len(frame)
 
 

@@ -24,8 +24,10 @@ HEADERS = frozenset(
 
 
 def read_users(file: Path) -> Array:
-    """The ids in a .npy file, the first column of a .parquet or .csv file, or the lines of any other file; each once, ascending
-    but for a .csv file's: these come as objects in the file's order, for the first may be the header, which `ids_like` tells.
+    """The ids in a .npy file, in a .parquet or .csv file of one column, or with one that HEADERS names, or the lines of any other.
+
+    Each comes once, ascending; but those of a .csv file as objects in the file's order, for the first may be the header, which `ids_like`
+    tells.
 
     Ids are int64 or str as a .npy or .parquet file stores them, and str from other files. Raises LogError if the file cannot be
     read or holds none.
@@ -48,9 +50,9 @@ def _read(file: Path) -> Array:
     if file.suffix == ".npy":
         return checked.npy(file)
     if file.suffix == ".parquet":
-        return _first_column(file)
+        return _parquet_column(file)
     with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
-        rows = [row[0] for row in csv.reader(lines) if row] if file.suffix == ".csv" else list(lines)
+        rows = _csv_column(file, list(csv.reader(lines))) if file.suffix == ".csv" else list(lines)
     return np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
 
 
@@ -76,10 +78,28 @@ def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None
     return np.unique(ids)
 
 
-def _first_column(file: Path) -> Array:
+def _place_of_ids(file: Path, names: Sequence[str]) -> int:
+    """The column of a table that has the ids. Raises LogError where that would be a guess: an index is often the first."""
+    found = [number for number, name in enumerate(names) if len(names) == 1 or name.strip().lower() in HEADERS]
+    if len(found) != 1:
+        raise LogError(f"{file}: it has {len(names)} columns, and which has the ids is not plain; keep that one alone, or call it user_id.")
+    return found[0]
+
+
+def _csv_column(file: Path, rows: list[list[str]]) -> list[str]:
+    used = sorted({number for row in rows for number, text in enumerate(row) if text.strip()})
+    if not used:
+        return []
+    place = used[_place_of_ids(file, [rows[0][number] if number < len(rows[0]) else "" for number in used])]
+    return [row[place] for row in rows if len(row) > place]
+
+
+def _parquet_column(file: Path) -> Array:
     import polars as pl
 
-    ids = pl.scan_parquet(file, glob=False, hive_partitioning=False).select(pl.nth(0)).collect().to_series().drop_nulls()
+    table = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+    place = _place_of_ids(file, table.collect_schema().names())
+    ids = table.select(pl.nth(place)).collect().to_series().drop_nulls()
     if ids.dtype in (pl.String, pl.Categorical, pl.Enum):
         return np.array(ids.cast(pl.String).to_list(), str)
     return np.asarray(ids.to_numpy())

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from habitus.report.gather import Run
-from habitus.report.markup import Html, count, folded, join, minute, percent, table
+from habitus.report.markup import Html, count, folded, join, minute, paragraphs, percent, table
 
 _ROWS = {
     "read": "rows read", "unmatched": "not by where", "no_user": "no user", "no_time": "no time", "unreadable": "unreadable time",
@@ -25,8 +25,23 @@ def ledger(run: Run) -> Html:
     caption = "Rows of the whole log, label windows included, down to the events that the vectors were made from"
     users = [[words, count(number)] for words, number in _users(run) if number or words.startswith("with a vector")]
     return join(
+        paragraphs(forgotten(run)),
         table(head, body, caption, range(1, len(shown) + 1)),
         folded("The users, from the log to the profiles", table(["users", "how many"], users, "Users", (1,))),
+    )
+
+
+def forgotten(run: Run) -> str:
+    """What to know of a run from which users were removed since it was made; empty if none was."""
+    entries = run.facts.get("forgotten", [])
+    number = sum(one["users"] for one in entries)
+    if not number:
+        return ""
+    days = ", ".join(dict.fromkeys(str(one["on"])[:10] for one in entries))
+    return (
+        f"Since this run was made, {count(number)} user{'s' if number != 1 else ''} of it {'were' if number != 1 else 'was'} forgotten "
+        f"({days}): how many users and events are left says the head of this page, and the map and the users shown are of those; scores, "
+        "training and this account of rows and users are of the run as it was made."
     )
 
 

@@ -9,7 +9,7 @@ from habitus.pipeline import COUNTS, RANDOM, WHOLE
 from habitus.report import figures, people, sections
 from habitus.report.album import Album
 from habitus.report.gather import Run
-from habitus.report.ledger import read_of
+from habitus.report.ledger import forgotten, read_of
 from habitus.report.markup import (
     Html,
     count,
@@ -123,7 +123,7 @@ def _who(run: Run) -> str:
     if told:
         which = f"On {len(told)} of the questions ({', '.join(sorted(told))}) it" if len(said) > 1 else "A small model"
         said.append(f"{which} learned what a table states of some users, and was tested on others.")
-    return " ".join([*said, f"The profiles themselves know nothing from {first} on."])
+    return " ".join([*said, f"The profiles themselves know nothing from {first} on.", forgotten(run)]).rstrip()
 
 
 def _day(iso: str) -> str:
