@@ -17,10 +17,12 @@ from habitus import artefact, folders, forgetting
 from habitus.errors import ArtefactError, HabitusError, InputError, OutputExistsError
 from habitus.forgetting import forget
 from habitus.log.timelines import Timelines
-from habitus.model import Model
+from habitus.model import Fitting, Model
 from habitus.pipeline import Options, encode, fit, run
 from habitus.profiles import Profiles
+from habitus.progress import SILENT
 from habitus.recipe import Recipe
+from habitus.report import write as write_report
 from habitus.rolling import roll
 from shop_helper import SMALL, habitus, on_disk, shop
 
@@ -143,8 +145,10 @@ def test_forget_everybody(base: Path, tmp_path: Path) -> None:
     place = copied(base, "numbers", tmp_path)
     forget(Profiles.open(place / "profiles").users, [place])
     assert not len(Profiles.open(place / "profiles").users) and not len(Timelines.open(place / "timelines"))
-    for command, says in (("report", "nobody with an event is left"), ("evaluate", "there is nobody in"), ("ablate", "no event before")):
+    for command, says in (("report", "nobody with an event is left"), ("evaluate", "there is nobody in"), ("ablate", "nobody is left in")):
         assert says in habitus(command, place, "-q", status=2).stderr, command
+    for words in (("--cutoffs", "2"), ("--poison",), ("--poison", "--only-encode")):
+        assert "nobody is left in it" in habitus("evaluate", place, *words, "-q", status=2).stderr
 
 
 def test_forget_again_finds_nothing_to_do(base: Path, tmp_path: Path) -> None:
@@ -343,7 +347,7 @@ def test_damaged_artefact_stops_before_anything_changes(base: Path, tmp_path: Pa
     file = place / "profiles" / "profiles.parquet"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     there = bytes_of(place)
-    with pytest.raises(ArtefactError, match="checksum"):
+    with pytest.raises(ArtefactError, match=r"checksum.* Nothing was changed.* remove it"):
         forget(GONE, [place])
     assert bytes_of(place) == there
 
@@ -397,3 +401,69 @@ def test_ids_of_another_kind_are_refused() -> None:
     for users in (np.array([1.5]), np.array(7), ["somebody", None]):
         with pytest.raises(InputError, match="whole numbers or texts"):
             forget(users, ["."])
+
+
+def test_a_folder_within_another_is_gone_through_once(base: Path, tmp_path: Path) -> None:
+    """What was done would be told twice, and counted twice by who reads it."""
+    place = copied(base, "numbers", tmp_path)
+    once = forget(GONE, [place], dry_run=True).to_json()
+    assert forget(GONE, [place / "model", place, place / "profiles", place], dry_run=True).to_json() == once
+
+
+def test_resume_with_other_users_keeps_nothing_of_the_first(base: Path, tmp_path: Path) -> None:
+    """Who is asked to forget goes by the timelines: checkpoints and encoders of users who are not in them would be passed over."""
+    place = copied(base, "numbers", tmp_path)
+    everyone = Profiles.open(place / "profiles").users
+    others = np.setdiff1d(everyone, GONE)
+    (place / "run.json").unlink()
+    (place / "model" / "manifest.json").unlink()
+    (place / ".incomplete").touch()
+    checkpoint = place / "work" / "gone" / "mark" / "checkpoint-0"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "file").write_bytes(int(GONE[0]).to_bytes(8, "little"))
+    small = Recipe.from_toml(SMALL, source="small")
+
+    class Stop(Exception):
+        pass
+
+    class Killer:
+        say = SILENT.say
+
+        def stage(self, title: str, total: int | None, unit: str) -> Any:
+            if title.startswith("encoding"):
+                raise Stop
+            return SILENT.stage(title, total, unit)
+
+    with pytest.raises(Stop):
+        run(small, base / "numbers" / "log", place, resume=True, options=Options(users=others, progress=Killer()))
+    assert not checkpoint.exists() and not set(GONE) & (users_in(place / "model") | users_in(place / "timelines"))
+    forget(GONE, [place])
+    needle = GONE[0].to_bytes(8, "little")
+    assert not set(GONE) & users_in(place) and not [file for file, data in bytes_of(place).items() if needle in data]
+
+
+def test_resume_with_the_same_users_keeps_its_checkpoints(base: Path, tmp_path: Path) -> None:
+    """The other side of the test above: a night's training would be lost."""
+    place = copied(base, "numbers", tmp_path)
+    kept = place / "work" / "gru" / "mark" / "checkpoint-0"
+    kept.mkdir(parents=True)
+    (place / "work" / "timelines.done.json").write_text("{ damaged")
+    (place / "work" / "statistics").write_text("a file where a folder is to be")
+    fitting = object.__new__(Fitting)
+    fitting.work, fitting.folder = place / "work", place / "model"
+    mark = artefact.read_json(place / "work" / "vocabulary.done.json")
+    fitting._clear_work(mark)
+    assert kept.is_dir() and (place / "model" / "encoders").is_dir() and not (place / "work" / "statistics").exists()
+    fitting._clear_work("another")
+    assert not any((place / "work").iterdir()) and not (place / "model" / "encoders").exists()
+
+
+def test_a_run_that_has_forgotten_says_so(base: Path, tmp_path: Path) -> None:
+    """The head of the report counted who is left, its ledger who was there, and neither said why; the poison check accused the run."""
+    place = copied(base, "numbers", tmp_path)
+    assert "forgotten" not in Path(write_report(place)).read_text()
+    forget(GONE, [place])
+    page = Path(write_report(place)).read_text()
+    assert page.count("Since this run was made, 3 users of it were forgotten (20") == 2
+    assert "users were forgotten there" in habitus("evaluate", place, "--poison", "-q", status=2).stderr
+    assert habitus("evaluate", place, "--poison", "--only-encode", "-q").stdout

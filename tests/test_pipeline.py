@@ -1,6 +1,7 @@
 """The main job on a small log whose outcome is known: split, fit, encode, judge, resume."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -416,3 +417,47 @@ def test_until_as_date_and_text() -> None:
     assert len({habitus.fit(small, log, until=until).until for until in untils}) == 1
     with pytest.raises(LogError, match="no event before the cut-off"):
         habitus.fit(small, log, until=dt.date(1999, 1, 1))
+
+
+@pytest.mark.parametrize("note", ["", "{ damaged", '"another"'])
+def test_run_resume_takes_a_damaged_note_for_none(tmp_path: Path, note: str) -> None:
+    """A note of a finished part that a disk has spoilt stopped every further call."""
+    log, out = on_disk(tmp_path / "log", shop(60)), tmp_path / "out"
+    straight = run(recipe(), log, out, window="14d").profiles
+    for name in ("vocabulary", "statistics"):
+        (out / "work" / f"{name}.done.json").write_text(note)
+    shutil.rmtree(out / "work" / "gru", ignore_errors=True)
+    (out / "work" / "gru").write_text("no folder")
+    assert run(recipe(), log, out, window="14d", resume=True).profiles.matrix.tobytes() == straight.matrix.tobytes()
+
+
+def test_run_refuses_to_replace_the_folder_that_it_is_called_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names would lead nowhere when the new run has taken its place, and the shell would stand in a folder that is gone."""
+    small = replace(recipe(), members=recipe().members[1:])
+    log, out = on_disk(tmp_path / "log", shop(60)), tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    run(small, log, ".", window="14d")  # nothing has to go
+    before = (out / "run.json").read_bytes()
+    for folder, how in ((".", {"overwrite": True}), (out, {"resume": True})):
+        with pytest.raises(OutputExistsError, match="the working folder is in it"):
+            run(small, log, folder, window="14d", **how)  # type: ignore[arg-type]
+    assert (out / "run.json").read_bytes() == before and not (out / ".incomplete").exists()
+
+
+@pytest.mark.parametrize("path", ["events", "events/**/*.parquet", "*/*"])
+def test_run_refuses_to_write_among_the_tables_files(tmp_path: Path, path: str) -> None:
+    """The profiles would be read as events by the next command, and no further one would understand the log."""
+    (tmp_path / "events").mkdir()
+    shop(60)["buy"].write_parquet(tmp_path / "events" / "a.parquet")
+
+    def log(path: str) -> EventLog:
+        described = {"user": "user", "time": "at", "roles": {"target": "buy"}, "events": {"buy": {"path": path, "fields": ["sku"]}}}
+        return EventLog.from_dict(described, base=tmp_path)
+
+    with pytest.raises(LogError, match=r"table 'buy': .*events/run lies where its files are looked for"):
+        run(recipe(), log(path), tmp_path / "events" / "run", window="14d")
+    with pytest.raises(LogError, match=r"table 'buy': .*events/run lies where its files are looked for"):
+        habitus.fit(recipe(), log(path), tmp_path / "events" / "run")
+    for apart, beside in (("events/*.parquet", "events/run"), ("events", "events-run"), ("events/a.parquet", "events/run"), ("*/a.*", "b")):
+        log(apart).check_apart(tmp_path / beside)

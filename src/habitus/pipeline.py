@@ -157,9 +157,9 @@ def _planned(
 ) -> tuple[Fitting, Survey, Witness, Split, Estimate]:  # fmt: skip
     """Everything that can be known before a run begins, its estimate last."""
     engine, progress = engine_named(options.engine), options.progress
-    _check_apart(log, out)
     members, left_out = feedable(recipe, log, only)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=progress)
+    _check_apart(log, out)
     witness, split = cut_of(log, engine, found, recipe.split.window if window is None else window, earlier)
     until_of(split.train_start, found, "It is where the label windows begin: choose a shorter window (as 7d), or take a longer log.")
     users = users_of(options.users, log, engine)
@@ -185,11 +185,11 @@ def fit(
     recipe, log = _recipe(recipe), _log(log)
     if out is not None:
         artefact.check_folder(out, "model", overwrite=overwrite)
-    _check_apart(log, out)
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
     with _held(out):
         found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
+        _check_apart(log, out)
         cut, users = until_of(until, found), users_of(options.users, log, engine)
         stated(
             members, left_out, log, engine, cut, users, recipe=recipe, judged=False, out=None if out is None else Path(out),
@@ -253,8 +253,8 @@ def _to_encode(
     """Timelines to encode, for as long as that takes, where they lie, the engine, and what the profiles, once made, are to say of
     them; which raises LedgerError if not everything is accounted for."""
     log, engine = _log(given), engine_named(options.engine)
-    _check_apart(log, out)
     found = survey(log, engine, bad_rows=options.bad_rows, rejected=options.rejected, progress=options.progress)
+    _check_apart(log, out)
     cut, users = until_of(until, found), users_of(options.users, log, engine)
     stated_encoding(
         model, log, engine, cut, users, out=None if out is None else Path(out), device=options.device, refuse=not options.force,

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from habitus.cli import scores
-from habitus.errors import InputError
+from habitus.errors import InputError, StorageError
 from habitus.judge.challenge import ChallengeProbe
 from habitus.judge.leaderboard import Scoreboard, judge, random_profiles
 from habitus.judge.targets import DAY, Split, Targets
@@ -58,6 +58,20 @@ def test_run_quiet_says_nothing_on_stderr(place: Path) -> None:
     assert {row["profiles"] for row in json.loads(done.stdout)} >= {"profile", "gru", "statistics", "plain counts"}
 
 
+def test_run_tells_of_a_report_that_cannot_be_written(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --quiet nobody would have heard of it; and who has the extra was told to install it."""
+    words = ("run", place / "stats.toml", place / "log", "--out", tmp_path / "run", "-q")
+    shown = habitus(*words, "--no-report")
+    assert shown.stderr == "" and "in a browser: habitus report" in shown.stdout
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no room is left.")
+
+    monkeypatch.setattr("habitus.report.write", full)
+    shown = habitus(*words, "--overwrite")
+    assert shown.stderr == "The run is finished, its report is not: no room is left.\n" and "AUROC" in shown.stdout
+
+
 def test_run_existing_folder_is_left_alone(place: Path) -> None:
     """Status 2, one paragraph, and nothing touched."""
     done = habitus("run", place / "stats.toml", place / "log", "--out", place / "run", status=2)
@@ -69,10 +83,15 @@ def test_run_existing_folder_is_left_alone(place: Path) -> None:
 def test_fit_encode_evaluate_export_follow_one_another(place: Path, tmp_path: Path) -> None:
     """The nightly chain, each step from what the one before left on disk."""
     log = place / "log"
-    habitus("fit", place / "small.toml", log, "--out", tmp_path / "model", "--until", "2024-04-02", "-q")
+    fitted = habitus("fit", place / "small.toml", log, "--out", tmp_path / "model", "--until", "2024-04-02", "-q").stdout
+    fitted = " ".join(fitted.split())
+    assert "Rows: 2,400 read = 0 refused + " in fitted and "Users: 60 with an event before the cut-off went in, 60 came out" in fitted
     np.save(tmp_path / "users.npy", np.array([11, 22, 7_777]))
     said = habitus("encode", tmp_path / "model", log, "--out", tmp_path / "some", "--users", tmp_path / "users.npy", "-q").stdout
     assert "3 users × " in said and "1 of them have no event" in said and "at fit" in said
+    assert "Users: 2 with an event before the cut-off and 1 without one went in, 3 came out; of 2 a vector says something." in " ".join(
+        said.split()
+    )
     habitus("encode", tmp_path / "model", log, "--out", tmp_path / "all", "--until", "2024-04-02", "-q")
     habitus("evaluate", tmp_path / "all", place / "run" / "profiles", "--log", log, "--json", tmp_path / "scores.json", "-q")
     rows = json.loads((tmp_path / "scores.json").read_text())

@@ -230,3 +230,16 @@ def test_check_flags_a_field_that_numbers_events(engine: str) -> None:
     listener = Listener()
     fit(log, until=1 << 60, engine=engine_named(engine), progress=listener)
     assert [line for line in listener.said if "fingerprints" in line] == [f"{one.where}: {one.text}" for one in flagged.values()]
+
+
+@pytest.mark.parametrize("engine", ("polars", "duckdb"))
+def test_each_refused_row_is_told_once(tmp_path: Path, engine: str) -> None:
+    """Rows with two faults came under both, so that what was told added up to more than was refused."""
+    rows = [(1, "2024-01-01"), (None, "2024-01-01"), (1, None), (1, "soon"), (None, None), (None, None), (None, "soon")]
+    pl.DataFrame(rows, schema={"u": pl.Int64, "t": pl.String}, orient="row").write_parquet(tmp_path / "e.parquet")
+    log = EventLog.from_dict({"user": "u", "time": "t", "events": {"e": {"path": "e.parquet"}}}, base=tmp_path)
+    found = [one for one in inspect(log, engine_named(engine)).findings if one.level == "rows"]
+    assert [(one.count, one.text.partition(":")[0]) for one in found] == [
+        (1, "1 of 7 rows have no user"), (1, "1 of 7 rows have no time"), (1, "1 of 7 rows have a time that cannot be read"),
+        (2, "2 of 7 rows have neither user nor time"), (1, "1 of 7 rows have no user and a time that cannot be read"),
+    ]  # fmt: skip
