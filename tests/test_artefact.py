@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -245,64 +244,3 @@ def test_write_json_is_old_or_new(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         artefact.write_json(path, {"a": float("nan")})
     assert artefact.read_json(path) == {"a": 1}
-
-
-SAID = (artefact.ABLATION, artefact.CUTOFFS, artefact.REPORT)
-
-
-def finished_run(folder: Path) -> Path:
-    """A run as it is left behind, with what is said of it later."""
-    assert artefact.begin_run(folder, resume=False, overwrite=False) == folder
-    artefact.finish_run(folder, folder, {"number": 1})
-    for name in SAID:
-        (folder / name).write_text("[]")
-    (folder / "model").mkdir()
-    (folder / "model" / "part").write_text("old")
-    return folder
-
-
-@pytest.mark.parametrize("resume", [True, False])
-def test_begin_run_leaves_a_finished_one_until_the_new_one_is(tmp_path: Path, resume: bool) -> None:
-    """A finished run would be gone while the next is not there yet; or what was said of it would be read as of the new one."""
-    run = finished_run(tmp_path / "run")
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    place = artefact.begin_run(run, resume=resume, overwrite=not resume)
-    assert place != run and place.parent == run.parent and place.name.startswith(".")
-    assert not any((place / name).exists() for name in (*SAID, artefact.RUN_FACTS))
-    assert (place / "model" / "part").exists() == resume
-    artefact.write_json(place / "model.json", {})
-    folders.remove(place / "model")
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    artefact.finish_run(run, place, {"number": 2})
-    assert artefact.read_json(run / artefact.RUN_FACTS) == {"number": 2}
-    assert {entry.name for entry in run.iterdir()} == {artefact.RUN_FACTS, "model.json"}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
-
-
-def test_begin_run_takes_up_the_interrupted_one_only(tmp_path: Path) -> None:
-    """Work on a new run would be lost with --resume, or the old run, not cleared away yet by who was killed, be taken for that work."""
-    run = finished_run(tmp_path / "run")
-    place = artefact.begin_run(run, resume=False, overwrite=True)
-    (place / "half").touch()
-    assert artefact.begin_run(run, resume=True, overwrite=False) == place and (place / "half").exists()
-    assert artefact.begin_run(run, resume=False, overwrite=True) == place and not (place / "half").exists()
-    folders.remove(place)
-    shutil.copytree(run, place)  # as after the exchange
-    (place / "debris").touch()
-    assert artefact.begin_run(run, resume=True, overwrite=False) == place
-    assert not (place / "debris").exists() and (place / "model" / "part").exists()
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_new_run_deletes_nothing_that_is_no_part_of_a_run(tmp_path: Path, finished: bool) -> None:
-    """Notes, an export, or the very log that the run reads went with the old run, without a word."""
-    run = tmp_path / "run"
-    place = artefact.begin_run(run, resume=False, overwrite=False)
-    if finished:
-        artefact.finish_run(run, place, {})
-    (run / "cutoffs").mkdir()
-    (run / "notes.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"beside the run .* 'notes\.txt' would go, too"):
-        artefact.begin_run(run, resume=False, overwrite=True)
-    assert (run / "notes.txt").read_text() == "mine" and (run / "cutoffs").is_dir()
-    assert (artefact.begin_run(run, resume=True, overwrite=False) / "notes.txt").read_text() == "mine"

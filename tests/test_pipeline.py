@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import habitus
-from habitus import artefact, folders
+from habitus import folders, run_folder
 from habitus.errors import HabitusError, InputError, LogError, OutputExistsError, ProfilesError, RecipeError
 from habitus.log.description import EventLog
 from habitus.log.engine import engine_named
@@ -321,7 +321,7 @@ def test_plain_counts_against_sql() -> None:
 def test_run_left_behind_debris_is_cleared(tmp_path: Path) -> None:
     """What a killed run left is no run; the next one starts afresh instead of mixing the two."""
     out = tmp_path / "out"
-    artefact.begin_run(out, resume=False, overwrite=False)
+    run_folder.begin(out, resume=False, overwrite=False)
     (out / "model").mkdir()
     (out / "model" / "torn.safetensors").write_bytes(b"x")
     run(replace(recipe(), members=recipe().members[1:]), described(shop(60)), out, window="14d")

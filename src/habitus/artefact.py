@@ -8,7 +8,6 @@ what is overwritten stays whole until then; only a first run grows where it will
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from habitus.errors import ArtefactError, OutputExistsError, shown
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_MARK = ".incomplete"
+MARK = ".incomplete"  # in a folder that is being written, or was left by a writer that died
 VOCABULARY, ENCODERS, FUSION, TRAINED_ON = "vocabulary", "encoders", "fusion", "trained_on"  # inside MODEL
 MODEL, PROFILES, TIMELINES, WORK = "model", "profiles", "timelines", "work"  # inside RUN
 DATES = "cutoffs"  # inside RUN, or a folder of its own: a run per date
@@ -30,7 +29,7 @@ RUN_FACTS, SCORES = "run.json", "scores.json"  # inside RUN
 ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # inside RUN, made of a finished run
 FORGOTTEN = "forgotten.json"  # inside RUN: users were removed from it, so that nothing of its training can be taken up
 RUN_NAMES = (RUN_FACTS, SCORES, ABLATION, CUTOFFS, REPORT, FORGOTTEN)  # the files of a RUN
-_SAID_OF_A_RUN = (RUN_FACTS, ABLATION, CUTOFFS, REPORT)  # what is said of a run's results goes with them
+SAID_OF_A_RUN = (RUN_FACTS, ABLATION, CUTOFFS, REPORT)  # inside RUN: what is said of its results, and goes with them
 
 Array = NDArray[Any]
 
@@ -121,26 +120,26 @@ def writing(folder: str | Path, kind: str, *, overwrite: bool = False) -> Iterat
             writer = ArtefactWriter(place, kind)
             yield writer
             writer.complete()
-            (place / _MARK).unlink(missing_ok=True)
+            (place / MARK).unlink(missing_ok=True)
 
 
 @contextmanager
 def _in_place(folder: Path) -> Iterator[Path]:
     """A folder that cannot be exchanged for another (a disk's own), which then holds nothing that is complete."""
     reopen(folder)
-    clear(folder, keep=(_MARK,))
+    clear(folder, keep=(MARK,))
     try:
         yield folder
     except BaseException:
         with suppress(OSError):
-            clear(folder, keep=(_MARK,))
+            clear(folder, keep=(MARK,))
         raise
 
 
 def check_folder(folder: str | Path, kind: str, *, overwrite: bool) -> None:
     """Raises OutputExistsError if `writing` would refuse this folder; changes nothing. For work that should not start in vain."""
     target = Path(folder)
-    _check_name(target)
+    check_name(target)
     folders.restore(target)
     if is_complete(target):
         if not overwrite:
@@ -148,7 +147,7 @@ def check_folder(folder: str | Path, kind: str, *, overwrite: bool) -> None:
         there = read_json(target / MANIFEST)
         if not isinstance(there, dict) or there.get("kind") != kind:
             raise OutputExistsError(f"{target} holds no {kind} but other work of Habitus; nothing was touched. Name another folder.")
-        _check_replaceable(target)
+        check_replaceable(target)
     else:
         _check_not_foreign(target)
     nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
@@ -156,7 +155,7 @@ def check_folder(folder: str | Path, kind: str, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{target} cannot be written: {nearest} is no folder that may be written to. Name another folder.")
 
 
-def _check_name(target: Path) -> None:
+def check_name(target: Path) -> None:
     """Raises OutputExistsError if no folder can have this name, or it is that of a link to nothing."""
     try:
         dangling = target.is_symlink() and not target.exists()
@@ -167,14 +166,15 @@ def _check_name(target: Path) -> None:
 
 
 def _check_not_foreign(target: Path) -> None:
-    if target.exists() and not (target / _MARK).exists():
+    if target.exists() and not (target / MARK).exists():
         if not target.is_dir():
             raise OutputExistsError(f"{target} is a file; nothing was written. Name a folder that does not exist yet.")
         if any(not folders.is_lock(entry) for entry in target.iterdir()):
             raise OutputExistsError(f"{target} exists and is no unfinished work of Habitus; nothing was touched. Name another folder.")
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Raises OutputExistsError if no other folder can take the place of this one, or the process works within it."""
     if not folders.can_be_replaced(target.resolve()):
         raise OutputExistsError(
             f"{target} cannot be replaced: the new one is written beside it, and it is a disk's own folder or lies in one that may not be "
@@ -191,17 +191,17 @@ def _check_replaceable(target: Path) -> None:
 def reopen(folder: Path) -> None:
     """Make `folder`, if it is not there, and mark what is in it as unfinished: it is no complete artefact from here on."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
+    (folder / MARK).touch()  # before the manifest goes: from here on what is left is debris, should this process die
     (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def complete(folder: Path, kind: str, facts: Mapping[str, Any], *, parts: tuple[str, ...]) -> None:
     """Make an artefact of a reopened folder whose `parts`, artefacts of their own, are in it; whatever else is there goes."""
-    clear(folder, keep=(*parts, _MARK))
+    clear(folder, keep=(*parts, MARK))
     writer = ArtefactWriter(folder, kind)
     writer.facts = dict(facts)
     writer.complete()
-    (folder / _MARK).unlink()
+    (folder / MARK).unlink()
 
 
 def fingerprint(folder: Path) -> str:
@@ -258,20 +258,14 @@ def kind_of(folder: Path) -> str:
     return str(manifest["kind"])
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run, finished or not."""
-    parts = any((folder / name).is_dir() for name in (MODEL, PROFILES, TIMELINES, WORK))
-    return (folder / RUN_FACTS).is_file() or (is_unfinished(folder) and parts)
-
-
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder is marked as being written, or left by a writer that died."""
-    return (folder / _MARK).is_file()
+    return (folder / MARK).is_file()
 
 
 def is_mark(file: Path) -> bool:
     """Whether a file says of its folder that it is unfinished."""
-    return file.name == _MARK
+    return file.name == MARK
 
 
 def remove(place: Path) -> None:
@@ -284,92 +278,6 @@ def remove(place: Path) -> None:
 def is_complete(folder: str | Path) -> bool:
     """Whether `folder` holds a complete artefact: whether its manifest is there."""
     return checked.regular(Path(folder) / MANIFEST)
-
-
-def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raises OutputExistsError if a run may not be written to `folder`: a finished run is there and is neither to be resumed nor
-    overwritten, or users were forgotten there and it is to be resumed, or it holds anything that is not ours. Changes nothing."""
-    _check_name(folder)
-    folders.restore(folder)
-    if resume and (folder / FORGOTTEN).is_file():
-        raise OutputExistsError(
-            f"{folder}: users were forgotten there, so it cannot be resumed: what would be learned anew comes from the log. Delete them "
-            "from the log, too, and remove the folder, or have it made from the start (`run` does with --overwrite)."
-        )
-    if (folder / RUN_FACTS).is_file():
-        if not (resume or overwrite):
-            raise OutputExistsError(
-                f"{folder} holds a finished run already; nothing was written. Name another folder, or pass --resume or --overwrite."
-            )
-        _check_replaceable(folder)
-    else:
-        check_folder(folder, "run", overwrite=False)
-    if others := [] if resume or not folder.is_dir() else sorted(entry.name for entry in folder.iterdir() if not _is_part(entry.name)):
-        raise OutputExistsError(
-            f"{folder}: beside the run that is to be replaced {', '.join(map(shown, others[:5]))} would go, too; nothing was touched. Move "
-            "that, or name another folder."
-        )
-
-
-def _is_part(name: str) -> bool:
-    """Whether an entry of a run's folder is of the run."""
-    return name in (*RUN_NAMES, MODEL, PROFILES, TIMELINES, WORK, DATES, _MARK) or ".habitus-" in name
-
-
-def begin_run(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """Open `folder`, which must be held, for a run; returns where to write it until `finish_run`.
-
-    That is `folder` itself where no finished run is there. Else it is a folder beside it, and the finished run stays as it is until
-    the new one is; with `resume` it starts from what an interrupted one has left there, or from the finished run's files (linked, so that
-    they take no room twice). What an unfinished run left is kept with `resume` and cleared away otherwise. Raises OutputExistsError as
-    `check_run_folder` does.
-    """
-    check_run_folder(folder, resume=resume, overwrite=overwrite)
-    new = folders.beside(folder.resolve(), folders.NEW)
-    if not (folder / RUN_FACTS).is_file():
-        folders.remove(new)
-        place = folder
-    elif not resume or not (new / _MARK).exists():
-        place = _started(folder, new, empty=not resume)
-    else:
-        place = new
-    place.mkdir(parents=True, exist_ok=True)
-    (place / _MARK).touch()  # before the facts go: from here on what is left is debris, should this process die
-    for name in _SAID_OF_A_RUN:
-        (place / name).unlink(missing_ok=True)
-    if not resume:
-        clear(place, keep=(_MARK,))
-    return place
-
-
-def finish_run(folder: Path, place: Path, facts: object) -> None:
-    """Write the run's facts, which completes it, and have it take its place if it was written beside that."""
-    write_json(place / RUN_FACTS, facts)
-    if place != folder:
-        folders.take_place(place, folder.resolve())
-    (folder / _MARK).unlink(missing_ok=True)
-
-
-def _started(folder: Path, new: Path, *, empty: bool) -> Path:
-    """A folder to write a run in, with the mark that lets it be resumed, and with the files of the run in `folder` unless `empty`."""
-    (folder / _MARK).unlink(missing_ok=True)  # left by who was killed between a run's completion and this
-    folders.remove(new)
-    if empty:
-        return new
-    part = folders.beside(folder.resolve(), folders.AREA)
-    folders.remove(part)
-    shutil.copytree(folder, part, symlinks=True, copy_function=_link, ignore=lambda at, names: _SAID_OF_A_RUN if Path(at) == folder else ())
-    (part / _MARK).touch()
-    part.rename(new)
-    return new
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for a file, or a copy where the disk knows no such thing. Nothing of ours changes a file that is there."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def clear(folder: Path, keep: tuple[str, ...] = ()) -> None:

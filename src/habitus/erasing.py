@@ -37,6 +37,7 @@ class Asked:
 
     @classmethod
     def of(cls, users: str | Path | Sequence[Any] | Array) -> Self:
+        """These ids, or those in a file. Raises InputError for what are no ids, LogError for a file that has none."""
         ids = (
             read_users(Path(users))
             if isinstance(users, str | Path)
@@ -82,10 +83,12 @@ class Asked:
 
 
 def rewrite_timelines(place: Path, asked: Asked) -> None:
+    """Write timelines again without these users. Raises ArtefactError if what is read back is not that of the others."""
     without.rewrite(place, asked.like(Timelines.open(place, verify=False).users.dtype.kind == "U"))
 
 
 def rewrite_profiles(place: Path, asked: Asked) -> None:
+    """Write profiles again without these users. Raises ArtefactError if what is read back is not that of the others."""
     old = Profiles.open(place)
     kept = ~np.isin(old.users, asked.like(old.users.dtype.kind == "U"))
     less = replace(old, users=old.users[kept], matrix=old.matrix[kept], known=old.known[kept])
@@ -145,4 +148,5 @@ def restate_run(run: Path) -> None:
 
 
 def now() -> str:
+    """The time, ISO, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

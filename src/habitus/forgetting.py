@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from habitus import artefact, checked, folders
+from habitus import artefact, checked, folders, run_folder
 from habitus.encoders import base as encoders
 from habitus.erasing import Asked, is_behind, now, restate, restate_run, rewrite_profiles, rewrite_timelines, rewrite_vectors
 from habitus.errors import ArtefactError, HabitusError, InputError
@@ -163,7 +163,7 @@ class _Search:
     def _walk(self, place: Path) -> None:
         if artefact.is_complete(place):
             self._artefact(place)
-        elif artefact.is_run(place):
+        elif run_folder.is_run(place):
             self._run(place)
         elif artefact.is_unfinished(place):
             self._remove(place, "unfinished")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact, folders
+from habitus import artefact, folders, run_folder
 from habitus.beginning import Survey, cut_of, survey, targets_of, until_of, users_of
 from habitus.encoders.statistics import PLAIN_COUNTS, Statistics
 from habitus.errors import LARGEST_SEED, InputError, is_whole
@@ -92,7 +92,7 @@ def run(
     join()
     recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
     if out is not None:
-        artefact.check_run_folder(out, resume=resume, overwrite=overwrite)
+        run_folder.check(out, resume=resume, overwrite=overwrite)
     named_probe(recipe.judge.probe)  # a name that is none would be found when all is trained
     with _held(out):
         return _run(recipe, log, out, window, resume, overwrite, only, earlier, options)
@@ -138,7 +138,7 @@ def _run(
         measured = {"seconds": fitting.seconds, "peak_memory": most_resident(), "disk": size_of(place)}
         facts["estimate"] = {**estimate.to_json(), "measured": measured}
         artefact.write_json(place / artefact.SCORES, scoreboard.to_json())
-        artefact.finish_run(out, place, facts)
+        run_folder.finish(out, place, facts)
     return RunResult(model, profiles, scoreboard, facts)
 
 
@@ -359,7 +359,7 @@ def _held(out: str | Path | None) -> AbstractContextManager[None]:
 
 def _opened(out: Path | None, resume: bool, overwrite: bool, progress: Progress) -> Path | None:
     """Where to write the run that is to be in `out` in the end."""
-    place = None if out is None else artefact.begin_run(out, resume=resume, overwrite=overwrite)
+    place = None if out is None else run_folder.begin(out, resume=resume, overwrite=overwrite)
     if place != out:
         progress.say(f"The run in {out} stays as it is until the new one, in {place}, is complete and takes its place.")
     return place

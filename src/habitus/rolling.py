@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from habitus import artefact, folders
+from habitus import artefact, folders, run_folder
 from habitus.beginning import Survey, cut_of, survey
 from habitus.errors import InputError, LogError, OutputExistsError
 from habitus.judge.leaderboard import UNSEEN, Row, Scoreboard
@@ -176,7 +176,7 @@ class _Job:
         if self.out.is_file() or (there - {artefact.DATES, artefact.CUTOFFS} and artefact.RUN_FACTS not in there):
             raise OutputExistsError(f"{self.out} is neither new nor a run's folder; nothing was touched. Name another folder.")
         for split in splits:
-            artefact.check_run_folder(self._folder(split) or self.out, resume=self.resume, overwrite=self.overwrite)
+            run_folder.check(self._folder(split) or self.out, resume=self.resume, overwrite=self.overwrite)
         if self.resume or self.overwrite:
             (self.out / artefact.CUTOFFS).unlink(missing_ok=True)  # it is written last, and says that all dates are there
 
@@ -206,10 +206,10 @@ class _Job:
         if folder is None:
             return Judged(split, self._judged(model, split, earlier, None)[0], age)
         with folders.holding(folder):
-            place = artefact.begin_run(folder, resume=False, overwrite=self.resume or self.overwrite)
+            place = run_folder.begin(folder, resume=False, overwrite=self.resume or self.overwrite)
             board, facts = self._judged(model, split, earlier, place)
             artefact.write_json(place / artefact.SCORES, board.to_json())
-            artefact.finish_run(folder, place, facts | {"model_age_days": age})
+            run_folder.finish(folder, place, facts | {"model_age_days": age})
         return Judged(split, board, age)
 
     def _judged(self, model: Model, split: Split, earlier: int, place: Path | None) -> tuple[Scoreboard, dict[str, Any]]:
