@@ -163,6 +163,6 @@ def users_of(asked: str | Path | Sequence[Any] | Array | None, log: EventLog, en
     asked = log.relevant_users if asked is None else asked
     if asked is None:
         return None
-    ids = read_users(Path(asked)) if isinstance(asked, str | Path) else np.array(list(asked))
+    ids = read_users(Path(asked), log.user) if isinstance(asked, str | Path) else np.array(list(asked))
     where = str(asked) if isinstance(asked, str | Path) else "users"
     return ids_like(ids, user_is_text(log, engine), log.user, where)

@@ -93,6 +93,11 @@ def test_several_columns_of_a_list_of_users_are_no_guess(tmp_path: Path) -> None
     frame.rename({"user": "who"}).write_parquet(tmp_path / "w.parquet")
     frame.rename({"user": "who"}).write_csv(tmp_path / "w.csv")
     frame.rename({"at": "id"}).write_csv(tmp_path / "both.csv")
-    for name in ("w.parquet", "w.csv", "both.csv"):
+    frame.rename({"at": "id", "user": "who"}).write_csv(tmp_path / "numbered.csv")
+    for name in ("w.parquet", "w.csv", "numbered.csv"):
+        assert ids_like(read_users(tmp_path / name, "who"), False, "who").tolist() == [77, 78]
+    frame["user"].to_pandas().set_axis([5, 6]).to_frame("who").to_parquet(tmp_path / "pandas.parquet")
+    assert read_users(tmp_path / "pandas.parquet").tolist() == [77, 78]
+    for name in ("w.parquet", "w.csv", "numbered.csv"):
         with pytest.raises(LogError, match="has 2 columns"):
             read_users(tmp_path / name)

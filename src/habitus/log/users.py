@@ -22,9 +22,12 @@ HEADERS = frozenset(
     for what in ("id", "")
 ) | {"id", "uid"}  # fmt: skip
 
+_INDEX = "__index_level_"  # how pandas calls the columns of an index that has no name
 
-def read_users(file: Path) -> Array:
-    """The ids in a .npy file, in a .parquet or .csv file of one column, or with one that HEADERS names, or the lines of any other.
+
+def read_users(file: Path, column: str | None = None) -> Array:
+    """The ids in a .npy file, in a .parquet or .csv file's only column, the one called `column` (a log's user column), or else the one
+    called as users' ids are; or the lines of any other file.
 
     Each comes once, ascending; but those of a .csv file as objects in the file's order, for the first may be the header, which `ids_like`
     tells.
@@ -36,7 +39,7 @@ def read_users(file: Path) -> Array:
         what = "is a folder" if file.is_dir() else "is not there"
         raise LogError(f"{file}: {what}; name a .npy, .parquet or .csv file of users' ids, or one with an id per line.")
     with reading(f"{file}, a list of users", _CURE):
-        ids = _read(file)
+        ids = _read(file, column)
     if ids.ndim != 1 or ids.dtype.kind not in "iuU":
         raise LogError(f"{file}: expected a list of whole numbers or texts, received {ids.dtype} of shape {ids.shape}; {_CURE}.")
     if not len(ids):
@@ -46,13 +49,13 @@ def read_users(file: Path) -> Array:
     return np.unique(_as_int64(ids, str(file)) if ids.dtype.kind in "iu" else ids)
 
 
-def _read(file: Path) -> Array:
+def _read(file: Path, column: str | None) -> Array:
     if file.suffix == ".npy":
         return checked.npy(file)
     if file.suffix == ".parquet":
-        return _parquet_column(file)
+        return _parquet_column(file, column)
     with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
-        rows = _csv_column(file, list(csv.reader(lines))) if file.suffix == ".csv" else list(lines)
+        rows = _csv_column(file, list(csv.reader(lines)), column) if file.suffix == ".csv" else list(lines)
     return np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
 
 
@@ -78,28 +81,31 @@ def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None
     return np.unique(ids)
 
 
-def _place_of_ids(file: Path, names: Sequence[str]) -> int:
-    """The column of a table that has the ids. Raises LogError where that would be a guess: an index is often the first."""
-    found = [number for number, name in enumerate(names) if len(names) == 1 or name.strip().lower() in HEADERS]
+def _place_of_ids(file: Path, names: Sequence[str], column: str | None) -> int:
+    """The column of a table that has the ids. Raises LogError where that would be a guess: an index is often the first, and may be
+    called id."""
+    if column is not None and column in names:
+        return list(names).index(column)
+    found = [number for number, name in enumerate(names) if len(names) == 1 or name.strip().lower() in HEADERS - {"id"}]
     if len(found) != 1:
         raise LogError(f"{file}: it has {len(names)} columns, and which has the ids is not plain; keep that one alone, or call it user_id.")
     return found[0]
 
 
-def _csv_column(file: Path, rows: list[list[str]]) -> list[str]:
+def _csv_column(file: Path, rows: list[list[str]], column: str | None) -> list[str]:
     used = sorted({number for row in rows for number, text in enumerate(row) if text.strip()})
     if not used:
         return []
-    place = used[_place_of_ids(file, [rows[0][number] if number < len(rows[0]) else "" for number in used])]
+    place = used[_place_of_ids(file, [rows[0][number] if number < len(rows[0]) else "" for number in used], column)]
     return [row[place] for row in rows if len(row) > place]
 
 
-def _parquet_column(file: Path) -> Array:
+def _parquet_column(file: Path, column: str | None) -> Array:
     import polars as pl
 
     table = pl.scan_parquet(file, glob=False, hive_partitioning=False)
-    place = _place_of_ids(file, table.collect_schema().names())
-    ids = table.select(pl.nth(place)).collect().to_series().drop_nulls()
+    names = [name for name in table.collect_schema().names() if not name.startswith(_INDEX)]
+    ids = table.select(names[_place_of_ids(file, names, column)]).collect().to_series().drop_nulls()
     if ids.dtype in (pl.String, pl.Categorical, pl.Enum):
         return np.array(ids.cast(pl.String).to_list(), str)
     return np.asarray(ids.to_numpy())
