@@ -41,6 +41,7 @@ from habitus.recipe import Recipe
 Array = NDArray[Any]
 
 _ROWS = 1 << 16  # users compared at once
+_OTHER_BATCHES = 1e-5  # by how much a number may differ where a user is encoded in a batch with others than before
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,17 @@ def check(
 
     `log`: where it is not to be found where the run had it, or was in memory. `only_encode` takes the run's model as fitted,
     which is cheap and proves nothing of the fit. `tolerance`: by how much a number may differ; 0 holds on the machine and with the
-    version that made the run. Cut-off, seed, engine, users and the precision of encoding are the run's; of `options` only `device`
-    and `progress` count. If something moved, the same is done from the log as it is, so that it can be said whether the future moved
-    it. Nothing is written into the run's folder.
+    version that made the run, but not where users were forgotten: those left share batches with others then, and 1e-5 is the least.
+    Cut-off, seed, engine, users and the precision of encoding are the run's; of `options` only `device` and `progress` count. If
+    something moved, the same is done from the log as it is, so that it can be said whether the future moved it. Nothing is written into
+    the run's folder.
 
     Raises ArtefactError if the folder holds no finished run, InputError if the log cannot be had or has nothing to poison.
     """
     if not tolerance >= 0:
         raise InputError(f"tolerance: a number from 0 up is needed, received {tolerance!r}.")
     work = _Check.of(Path(run), log, only_encode, options)
+    tolerance = max(tolerance, _OTHER_BATCHES if work.forgot else 0.0)
     there, found = work.profiles, work.made(work.log.poisoned(work.cut))
     compared = _compared(there, found, tolerance)
     moved = _moved(compared)
@@ -134,6 +137,7 @@ class _Check:
     users: Array | None
     events: int
     options: Options
+    forgot: bool  # users were removed from the run since it was made
 
     @classmethod
     def of(cls, run: Path, log: EventLog | str | Path | None, only_encode: bool, options: Options) -> "_Check":
@@ -164,7 +168,7 @@ class _Check:
             "Every user is encoded once more." if only_encode else f"The recipe is fitted once more; in the run that took {seconds:.0f} s."
         )
         options.progress.say(f"Poisoning {events:,} events from {moment(cut)} on. {cost}")
-        return cls(run, facts, recipe, opened, engine, cut, profiles, model, users, events, options)
+        return cls(run, facts, recipe, opened, engine, cut, profiles, model, users, events, options, finished.forgot)
 
     def made(self, log: EventLog) -> Profiles:
         """The profiles as the run made them, from this log."""
