@@ -63,7 +63,7 @@ def test_a_new_run_deletes_nothing_that_is_no_part_of_a_run(tmp_path: Path, fini
         run_folder.finish(run, place, {})
     (run / "cutoffs").mkdir()
     (run / "notes.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"beside the run .* 'notes\.txt' would go, too"):
+    with pytest.raises(OutputExistsError, match=r"run: beside what is to be replaced 'notes\.txt' would go, too"):
         run_folder.begin(run, resume=False, overwrite=True)
     assert (run / "notes.txt").read_text() == "mine" and (run / "cutoffs").is_dir()
     assert (run_folder.begin(run, resume=True, overwrite=False) / "notes.txt").read_text() == "mine"

@@ -8,7 +8,7 @@ what is overwritten stays whole until then; only a first run grows where it will
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # in
 FORGOTTEN = "forgotten.json"  # inside RUN: users were removed from it, so that nothing of its training can be taken up
 RUN_NAMES = (RUN_FACTS, SCORES, ABLATION, CUTOFFS, REPORT, FORGOTTEN)  # the files of a RUN
 SAID_OF_A_RUN = (RUN_FACTS, ABLATION, CUTOFFS, REPORT)  # inside RUN: what is said of its results, and goes with them
+_OURS = (".json", ".safetensors", ".parquet", ".npy", ".part")  # how the names of our files end
 
 Array = NDArray[Any]
 
@@ -148,6 +149,7 @@ def check_folder(folder: str | Path, kind: str, *, overwrite: bool) -> None:
         if not isinstance(there, dict) or there.get("kind") != kind:
             raise OutputExistsError(f"{target} holds no {kind} but other work of Habitus; nothing was touched. Name another folder.")
         check_replaceable(target)
+        check_alone(target, strangers(target))
     else:
         _check_not_foreign(target)
     nearest = next(parent for parent in (target, *target.absolute().parents) if parent.exists())
@@ -186,6 +188,57 @@ def check_replaceable(target: Path) -> None:
                 f"{target}: the working folder is in it, and would be gone when it is replaced; nothing was touched. Go elsewhere "
                 "(cd ..), and name it from there."
             )
+
+
+def check_alone(target: Path, others: Sequence[Path]) -> None:
+    """Raises OutputExistsError if there are `others`, which would go with what is in `target` when that is replaced."""
+    if others:
+        names = ", ".join(shown(str(one.relative_to(target))) for one in others[:5])
+        raise OutputExistsError(
+            f"{target}: beside what is to be replaced {names} would go, too; nothing was touched. Move that, or name another folder."
+        )
+
+
+def strangers(folder: Path) -> list[Path]:
+    """What lies in the folder of a complete artefact, or of a part of it, and is none of it; of a folder that is none, its own path only.
+    Raises ArtefactError if the manifest is none."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ArtefactError(f"{folder / MANIFEST}: not a manifest of Habitus; remove it, or the folder, if it is none.")
+    parts = manifest.get("parts")
+    return list(_strangers(folder, "", {MANIFEST, MARK, *manifest["files"]}, set(parts) if isinstance(parts, dict) else set()))
+
+
+def _strangers(folder: Path, above: str, files: Set[str], parts: Set[str]) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        name = f"{above}{entry.name}"
+        if name.removesuffix(".part") in files or folders.is_passing(entry):
+            continue
+        within = entry.is_dir() and not entry.is_symlink()
+        if within and name in parts:
+            yield from strangers(entry) if is_complete(entry) else ()
+        elif within and any(one.startswith(f"{name}/") for one in (*files, *parts)):
+            yield from _strangers(entry, f"{name}/", files, parts)
+        else:
+            yield entry
+
+
+def odd_files(folder: Path) -> list[Path]:
+    """Files in an unfinished folder that no writer of ours leaves, by the ends of their names."""
+    return [
+        entry
+        for entry in sorted(folder.rglob("*"))
+        if not entry.is_dir() and not is_mark(entry) and not folders.is_passing(entry) and entry.suffix not in _OURS
+    ]
+
+
+def is_of_habitus(folder: Path) -> bool:
+    """Whether a folder has a manifest that Habitus may have written; other programs call files so, too."""
+    try:
+        manifest = read_json(folder / MANIFEST) if is_complete(folder) else None
+    except ArtefactError:
+        return False
+    return isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) and {"format", "kind"} <= manifest.keys()
 
 
 def reopen(folder: Path) -> None:

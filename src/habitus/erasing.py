@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from habitus import artefact
+from habitus import artefact, checked
 from habitus.encoders import base as encoders
 from habitus.encoders.base import Encoder
-from habitus.errors import ArtefactError, InputError
+from habitus.errors import ArtefactError, InputError, shown
 from habitus.log import without
 from habitus.log.timelines import Timelines
 from habitus.log.users import HEADERS, read_users, whole
@@ -24,6 +24,8 @@ from habitus.profiles import Profiles
 from habitus.trained_on import TrainedOn
 
 Array = NDArray[Any]
+
+SHOWN = b'<script type="application/json" id="users-shown">'  # in a report: the ids of all users that it shows come next
 
 
 class Asked:
@@ -38,11 +40,12 @@ class Asked:
     @classmethod
     def of(cls, users: str | Path | Sequence[Any] | Array) -> Self:
         """These ids, or those in a file. Raises InputError for what are no ids, LogError for a file that has none."""
-        ids = (
-            read_users(Path(users))
-            if isinstance(users, str | Path)
-            else np.asarray(users if isinstance(users, np.ndarray) else list(users))
-        )
+        given = read_users(Path(users)) if isinstance(users, str | Path) else users
+        given = given if isinstance(given, np.ndarray) else list(given)
+        each = given.ravel() if isinstance(given, np.ndarray) else given
+        if nul := next((one for one in each if isinstance(one, str) and "\0" in one), None):  # NumPy would drop one at the end
+            raise InputError(f"users: {shown(nul)} has a zero byte in it, which no id that Habitus keeps has; name it as it is.")
+        ids = np.asarray(given)
         if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iuUO" or any(one is None for one in ids.tolist()):
             raise InputError(
                 f"users: ids that are whole numbers or texts are needed, one at least; received {ids.dtype} of shape {ids.shape}."
@@ -91,11 +94,13 @@ def rewrite_profiles(place: Path, asked: Asked) -> None:
     """Write profiles again without these users. Raises ArtefactError if what is read back is not that of the others."""
     old = Profiles.open(place)
     kept = ~np.isin(old.users, asked.like(old.users.dtype.kind == "U"))
-    less = replace(old, users=old.users[kept], matrix=old.matrix[kept], known=old.known[kept])
+    facts = {**old.facts, "forgotten": old.facts.get("forgotten", 0) + int((~kept).sum())}
+    less = replace(old, users=old.users[kept], matrix=old.matrix[kept], known=old.known[kept], facts=facts)
     less.save(place, overwrite=True)
     new = Profiles.open(place)
     same = np.array_equal(new.users, less.users)  # as texts: the longest may be gone, and with it the width that they were held in
     same = same and all(getattr(new, name).tobytes() == getattr(less, name).tobytes() for name in ("matrix", "known"))
+    same = same and all(getattr(new, name) == getattr(less, name) for name in ("blocks", "until", "model_until", "facts", "features"))
     if not same or asked.among(new.users):
         raise ArtefactError(f"{place}: read back, the rewritten profiles are not those of the other users; make them anew with the model.")
 
@@ -103,17 +108,21 @@ def rewrite_profiles(place: Path, asked: Asked) -> None:
 def rewrite_vectors(part: Path, model: Path | None, asked: Asked) -> None:
     """Rewrite an encoder's part; its model's manifest says so before, and names the new part afterwards."""
     encoder = Encoder.load(part)
-    users = artefact.opening(part, encoders.KIND).arrays("state")["users"]
-    gone = asked.like(users.dtype.kind == "U")
-    matrix = artefact.opening(part, encoders.KIND).arrays("state")["matrix"][~np.isin(users, gone)].tobytes()
+    reader = artefact.opening(part, encoders.KIND)
+    state, facts = reader.arrays("state"), artefact.facts_of(reader.manifest)
+    gone = asked.like(state["users"].dtype.kind == "U")
+    kept = ~np.isin(state["users"], gone)
+    users, matrix = state["users"][kept], state["matrix"][kept].tobytes()  # copies: the file is about to be replaced
     name = None if model is None else part.relative_to(model).as_posix()
     if model is not None:
         manifest = artefact.opening(model, MODEL_KIND).manifest
         artefact.restate(model, {**artefact.facts_of(manifest), "forgetting": [*manifest.get("forgetting", []), name]})
     encoder.without(gone)
     encoder.save(part, overwrite=True)
-    state = artefact.opening(part, encoders.KIND).arrays("state")
-    if np.isin(state["users"], gone).any() or state["matrix"].tobytes() != matrix:
+    reader = artefact.opening(part, encoders.KIND)
+    state = reader.arrays("state")
+    same = np.array_equal(state["users"], users) and state["matrix"].tobytes() == matrix and artefact.facts_of(reader.manifest) == facts
+    if not same or np.isin(state["users"], gone).any():
         raise ArtefactError(f"{part}: read back, the rewritten vectors are not those of the other users; fit the model again.")
     if model is not None:
         restate(model, [name])
@@ -145,6 +154,20 @@ def restate_run(run: Path) -> None:
     if "events" in facts and artefact.is_complete(run / artefact.TIMELINES):
         facts["events"] = Timelines.open(run / artefact.TIMELINES, verify=False).n_events
     artefact.write_json(run / artefact.RUN_FACTS, facts)
+
+
+def users_shown(page: Path) -> Array | None:
+    """The ids of the users that a report shows, or None if the file is none of Habitus's reports."""
+    content = page.read_bytes()
+    begin = content.find(SHOWN)
+    if begin < 0:
+        return None
+    try:
+        ids = checked.parsed(content[begin + len(SHOWN) : content.index(b"</script>", begin)])
+    except (ValueError, RecursionError):
+        return None
+    kinds = {type(one) for one in ids} if isinstance(ids, list) else {list}
+    return np.array(ids) if kinds <= {int} or kinds <= {str} else None
 
 
 def now() -> str:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from habitus.errors import OutputExistsError, StorageError
 
 NEW, OLD, LOCK, AREA = "new", "old", "lock", "work"
 
+_PASSING = tuple((".habitus-", what) for what in (NEW, OLD, LOCK, AREA))
 _LOCK_INSIDE = f".habitus-{LOCK}"
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV)
@@ -48,6 +50,25 @@ def is_lock(path: Path) -> bool:
     return path.name == _LOCK_INSIDE
 
 
+def is_passing(path: Path) -> bool:
+    """Whether this is there only while something is written, or was left by a program that was killed."""
+    return is_lock(path) or (path.name.startswith(".") and path.name.rpartition(".habitus-")[1:] in _PASSING)
+
+
+def of_passing(path: Path) -> Path:
+    """The folder that something passing lies beside."""
+    return path.with_name(path.name[1:].rpartition(".habitus-")[0])
+
+
+def like(new: Path, old: Path) -> None:
+    """Let those read and write `new`, a file or folder, who may `old`: its mode and, where that is allowed, its owner and group."""
+    with suppress(OSError):
+        there = old.stat()
+        with suppress(PermissionError):
+            os.chown(new, there.st_uid, there.st_gid)  # before the mode, of which it takes a bit away
+        new.chmod(stat.S_IMODE(there.st_mode))
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link, or a folder with all that is in it; nothing if it is not there."""
     if path.is_dir() and not path.is_symlink():
@@ -67,6 +88,7 @@ def apart(folder: Path) -> Iterator[Path]:
         new = beside(folder, NEW)
         remove(new)
         new.mkdir(parents=True)
+        like(new, folder)
         try:
             yield new
             take_place(new, folder)
@@ -106,6 +128,8 @@ def replacing(file: Path, *, ours: bool = False) -> Iterator[Path]:
         yield part
         with part.open("rb") as written:
             os.fsync(written.fileno())
+        if file.is_file() and not file.is_symlink():
+            like(part, file)
         part.replace(file)
     except BaseException:
         with suppress(OSError):
@@ -114,7 +138,9 @@ def replacing(file: Path, *, ours: bool = False) -> Iterator[Path]:
 
 
 def take_place(new: Path, folder: Path) -> None:
-    """Put `new` where `folder` is, in one step where the system can, and remove what was there."""
+    """Put `new` where `folder` is, in one step where the system can, and remove what was there; who might read that may read this."""
+    for entry in (new, *new.rglob("*")) if folder.exists() else ():
+        like(entry, folder / entry.relative_to(new))
     _flush(new)
     if not folder.exists():
         new.rename(folder)
@@ -235,6 +261,10 @@ def _lock(path: Path, folder: Path) -> int:
                 os.truncate(file, 0)
                 os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 return file
+        except OSError:  # a full disk
+            path.unlink(missing_ok=True)
+            os.close(file)
+            raise
         except BaseException:
             os.close(file)
             raise

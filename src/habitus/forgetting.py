@@ -5,8 +5,9 @@ old or the new, and what an interrupted call has left undone, the next one does.
 users is said, from the salted hashes that they keep. Knows nothing of logs; what is in them is their owner's to delete.
 """
 
+import glob
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,9 +17,20 @@ from numpy.typing import NDArray
 
 from habitus import artefact, checked, folders, run_folder
 from habitus.encoders import base as encoders
-from habitus.erasing import Asked, is_behind, now, restate, restate_run, rewrite_profiles, rewrite_timelines, rewrite_vectors
-from habitus.errors import ArtefactError, HabitusError, InputError
+from habitus.erasing import (
+    Asked,
+    is_behind,
+    now,
+    restate,
+    restate_run,
+    rewrite_profiles,
+    rewrite_timelines,
+    rewrite_vectors,
+    users_shown,
+)
+from habitus.errors import ArtefactError, HabitusError, InputError, shown
 from habitus.log import timelines
+from habitus.log.sources.synthetic import KIND as SYNTHETIC
 from habitus.log.timelines import Timelines
 from habitus.log.users import whole
 from habitus.model import KIND as MODEL_KIND
@@ -29,8 +41,8 @@ from habitus.trained_on import TrainedOn
 
 Array = NDArray[Any]
 
-_PASSING = ".habitus-"  # in the names of folders that are there only while something is written
 _SHOWN = 5  # ids that were found nowhere
+_SHOWS = "shows single users; `habitus report` writes it again"
 _SEARCHED, _SHORTEST, _BYTES = 1000, 6, 20 << 30  # in plain bytes: most ids, the shortest (bytes), and most bytes read for all of them
 
 
@@ -65,7 +77,7 @@ class Forgotten:
     models: tuple[Trained, ...]
     untouched: tuple[tuple[str, str], ...]  # path, and why
     named_in: tuple[tuple[str, int], ...]  # files that have an id in plain text still, and how many ids
-    searched: int  # ids that were looked for in plain text: those of text, long enough to mean something, the first thousand at most
+    searched: int  # ids that were looked for in plain text: those of text, long enough to mean something, as many as can be
     dry_run: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -84,18 +96,12 @@ def forget(
     """Remove `users` (ids, or a file of ids as `--users` takes it) from everything of Habitus's in the folders `within`.
 
     Ids are compared as each artefact has them, as whole numbers or as text. What is rewritten is read back and compared: the users are
-    gone, and everyone else's rows are what they were. `dry_run` changes nothing. Raises InputError if no user is named or a folder
-    is not there; ArtefactError, before anything is changed, if something is damaged; HabitusError if, in the end, a user is found still.
+    gone, and everyone else's rows are what they were. `dry_run` changes nothing. Raises, before anything is changed, InputError if no user
+    is named, a folder is not there or is a part of something, or what is no one's of ours would go with what is rewritten or removed,
+    and ArtefactError if something is damaged; HabitusError if, in the end, a user is found still.
     """
-    asked = Asked.of(users)
-    named = [Path(folder) for folder in within]
-    places = [place for number, place in enumerate(named) if not _is_covered(place, number, named)]
-    for place in named:
-        if not place.is_dir():
-            raise InputError(f"in: there is no folder {place}; name runs, models, profiles, timelines, or folders that hold some.")
-    if not places:
-        raise InputError("in: no folder is named; name runs, models, profiles, timelines, or folders that hold some.")
-    found = _Search(asked)
+    asked, places = Asked.of(users), _places(within)
+    found = _Search(asked, dry_run)
     with progress.stage("looking through the folders", len(places), "folders") as advance:
         for place in places:
             try:
@@ -109,14 +115,7 @@ def forget(
     if not found.known:
         raise InputError(f"in: nothing in {', '.join(map(str, places))} was written by Habitus; name runs, models, profiles or timelines.")
     if not dry_run:
-        with ExitStack() as holding, progress.stage("forgetting", len(found.steps), "steps") as advance:
-            for place in sorted(
-                set(found.held), key=lambda one: -len(one.resolve().parts)
-            ):  # who holds a folder is not asked for what is in it
-                holding.enter_context(folders.holding(place))
-            for step in found.steps:
-                step()
-                advance(1)
+        found.take_steps(progress)
         _check(asked, places)
     named_in, searched = _named_in(asked, places, {path for path, _ in found.removed} if dry_run else set())
     missing = asked.missing()
@@ -140,6 +139,7 @@ class _Search:
     """What is in the folders, and the steps to be taken, in an order in which any of them may be the last."""
 
     asked: Asked
+    dry_run: bool = False
     steps: list[Callable[[], None]] = field(default_factory=list)
     rewritten: list[Rewritten] = field(default_factory=list)
     removed: list[tuple[str, str]] = field(default_factory=list)
@@ -151,14 +151,32 @@ class _Search:
     def look_at(self, place: Path) -> None:
         """A folder that may be anything."""
         self.held.append(place)
-        whole_place = place.resolve()
-        for leftover in sorted({*whole_place.parent.glob(f".{whole_place.name}{_PASSING}*"), *place.rglob(f".*{_PASSING}*")}):
-            target = leftover.with_name(leftover.name[1:].rpartition(_PASSING)[0])
-            folders.restore(target)
-            if leftover.is_dir():
-                self.held.append(target)
-                self._remove(leftover, "left by a program that was killed")
+        here = place.resolve()
+        for leftover in sorted({*here.parent.glob(f".{glob.escape(here.name)}.habitus-*"), *place.rglob(".*.habitus-*")}):
+            if folders.is_passing(leftover) and leftover.is_dir() and not leftover.is_symlink():
+                self._left(leftover, folders.of_passing(leftover))
         self._walk(place)
+
+    def _left(self, leftover: Path, target: Path) -> None:
+        """A folder beside `target` that a killed program left: the old one, if it has not got its place back, or debris."""
+        self.held.append(target)
+        if not self.dry_run:
+            folders.restore(target)
+        elif leftover == folders.beside(target, folders.OLD) and not target.exists():
+            self._walk(leftover)
+            return
+        if leftover.is_dir():
+            self._remove(leftover, "left by a program that was killed")
+
+    def take_steps(self, progress: Progress) -> None:
+        """Do what is to be done, while nobody else may write there."""
+        inner_first = sorted(set(self.held), key=lambda one: -len(one.resolve().parts))  # who holds a folder is not asked for what is in it
+        with ExitStack() as holding, progress.stage("forgetting", len(self.steps), "steps") as advance:
+            for place in inner_first:
+                holding.enter_context(folders.holding(place))
+            for step in self.steps:
+                step()
+                advance(1)
 
     def _walk(self, place: Path) -> None:
         if artefact.is_complete(place):
@@ -168,13 +186,13 @@ class _Search:
         elif artefact.is_unfinished(place):
             self._remove(place, "unfinished")
         else:
-            self._others(place, ())
+            self._others(place, place.iterdir())
 
-    def _others(self, place: Path, names: Sequence[str]) -> None:
-        """What else is in a folder, beside the entries of these names."""
+    def _others(self, place: Path, entries: Iterable[Path]) -> None:
+        """What else is in a folder, or somewhere in an artefact's."""
         files = []
-        for entry in sorted(place.iterdir()):
-            if entry.name in names or _PASSING in entry.name:
+        for entry in sorted(entries):
+            if folders.is_passing(entry) or artefact.is_mark(entry):
                 continue
             if entry.is_symlink() and entry.is_dir():
                 self.untouched.append(
@@ -182,18 +200,24 @@ class _Search:
                 )
             elif entry.is_dir():
                 self._walk(entry)
-            elif not artefact.is_mark(entry) and entry.name != artefact.CUTOFFS:
-                files.append(entry.name)
+            elif not self._report(entry) and entry.name != artefact.CUTOFFS:
+                files.append(str(entry.relative_to(place)))
         if files:
-            self.untouched.append(
-                (str(place), f"{len(files):,} files that are not Habitus's: {', '.join(files[:3])}{', …' * (len(files) > 3)}")
-            )
+            self.untouched.append((str(place), f"{len(files):,} files of other kinds: {', '.join(files[:3])}{', …' * (len(files) > 3)}"))
+
+    def _report(self, file: Path) -> bool:
+        """Whether a file is a report; one that shows any of the users is removed."""
+        users = users_shown(file) if file.suffix in (".html", ".htm") and checked.regular(file) else None
+        if users is not None and self.asked.among(users):
+            self._remove(file, _SHOWS)
+        return users is not None
 
     def _artefact(self, place: Path) -> int:
         """One artefact; how many of the users are in what it keeps of single users."""
         self.known += 1
         self.held.append(place)
         kind = artefact.kind_of(place)
+        self._others(place, artefact.strangers(place))
         if kind == timelines.KIND:
             return self._rewrite(place, kind, self.asked.among(Timelines.open(place).users), lambda: rewrite_timelines(place, self.asked))
         if kind == PROFILES_KIND:
@@ -204,7 +228,10 @@ class _Search:
         if kind == encoders.KIND:
             self.models.append(Trained(str(place), None, None))
             return self._vectors(place, None)
-        self.untouched.append((str(place), f"a {kind} by itself: it keeps no users, and whose events it was made from cannot be told"))
+        what = "a log, whose users are to be deleted there" if kind == SYNTHETIC else (
+            f"a {kind} by itself: it keeps no users, and whose events it was made from cannot be told"
+        )  # fmt: skip
+        self.untouched.append((str(place), what))
         return 0
 
     def _model(self, place: Path) -> int:
@@ -246,11 +273,9 @@ class _Search:
         learned = inside or any(one.users for one in self.models[trained:])
         unsure = not finished and not artefact.is_complete(run / artefact.TIMELINES)
         if inside and (run / artefact.REPORT).is_file():
-            self._remove(run / artefact.REPORT, "shows single users; `habitus report` writes it again")
+            self._remove(run / artefact.REPORT, _SHOWS)
         if work.is_dir() and any(work.iterdir()) and (learned or unsure):
-            self._remove(
-                work, "checkpoints of a training with the users" if learned else "checkpoints of a training with nobody knows whom"
-            )
+            self._remove(work, f"from which a training with {'these users' if learned else 'nobody knows whom'} would be resumed")
         for name in (artefact.TIMELINES, artefact.PROFILES):
             if (run / name).is_dir() and not artefact.is_complete(run / name):
                 self._remove(run / name, "unfinished")
@@ -261,18 +286,44 @@ class _Search:
             self.steps.append(lambda: restate_run(run))
         if len(self.steps) == before + 1:
             self.steps.pop()  # nothing is to be done here
-        self._others(run, (*artefact.RUN_NAMES, artefact.TIMELINES, artefact.PROFILES, artefact.MODEL, artefact.WORK))
+        self._others(run, run_folder.beside_parts(run))
 
     def _rewrite(self, place: Path, kind: str, users: int, step: Callable[[], None]) -> int:
         if users:
+            self._require_ours(place, artefact.strangers(place), "written again")
             self.rewritten.append(Rewritten(str(place), kind, users))
             self.steps.append(step)
         return users
 
     def _remove(self, place: Path, why: str) -> None:
+        if place.is_dir() and not folders.is_passing(place):
+            self._require_ours(place, artefact.odd_files(place), "removed")
         self.known += 1
         self.removed.append((str(place), why))
         self.steps.append(lambda: artefact.remove(place))
+
+    @staticmethod
+    def _require_ours(place: Path, others: Sequence[Path], what: str) -> None:
+        if others:
+            names = ", ".join(shown(str(one.relative_to(place))) for one in others[:5])
+            raise InputError(
+                f"in: {place} is to be {what}, and {names} in it would go, too; nothing was changed. Move that out, and call it again."
+            )
+
+
+def _places(within: Sequence[str | Path]) -> list[Path]:
+    """The folders to look through: each once, and none that is a part of something."""
+    named = [Path(folder) for folder in within]
+    for place in named:
+        if not place.is_dir():
+            raise InputError(f"in: there is no folder {place}; name runs, models, profiles, timelines, or folders that hold some.")
+    if not named:
+        raise InputError("in: no folder is named; name runs, models, profiles, timelines, or folders that hold some.")
+    places = [place for number, place in enumerate(named) if not _is_covered(place, number, named)]
+    for place in places:
+        if (outer := run_folder.run_of(place) or run_folder.outer_of(place)) is not None:
+            raise InputError(f"in: {place} is a part of {outer}; name that, whose other parts may have these users, too.")
+    return places
 
 
 def _is_covered(place: Path, number: int, named: Sequence[Path]) -> bool:

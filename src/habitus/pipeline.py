@@ -92,6 +92,7 @@ def run(
     join()
     recipe, log, out = _recipe(recipe), _log(log), None if out is None else Path(out)
     if out is not None:
+        run_folder.check_outside(out)
         run_folder.check(out, resume=resume, overwrite=overwrite)
     named_probe(recipe.judge.probe)  # a name that is none would be found when all is trained
     with _held(out):
@@ -184,6 +185,7 @@ def fit(
     join()
     recipe, log = _recipe(recipe), _log(log)
     if out is not None:
+        run_folder.check_outside(Path(out))
         artefact.check_folder(out, "model", overwrite=overwrite)
     members, left_out = feedable(recipe, log)
     engine = engine_named(options.engine)
@@ -237,6 +239,7 @@ def encode_to(
     overwrite: bool = False, options: Options = Options(),
 ) -> Stored:  # fmt: skip
     """As `encode` with a folder `out`, where the profiles then are; memory grows with the users on Spark only."""
+    run_folder.check_outside(Path(out))
     artefact.check_folder(out, "profiles", overwrite=overwrite)
     with _held(out), _to_encode(model, log, out, until, options) as (lines, folder, engine, more):
         if engine.name == "spark":

@@ -9,12 +9,15 @@ import shutil
 from pathlib import Path
 
 from habitus import artefact, folders
-from habitus.errors import OutputExistsError, shown
+from habitus.errors import OutputExistsError
+from habitus.log.sources.synthetic import KIND as SYNTHETIC
+
+_PARTS = (artefact.MODEL, artefact.PROFILES, artefact.TIMELINES, artefact.WORK)
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
-    parts = any((folder / name).is_dir() for name in (artefact.MODEL, artefact.PROFILES, artefact.TIMELINES, artefact.WORK))
+    parts = any((folder / name).is_dir() for name in _PARTS)
     return (folder / artefact.RUN_FACTS).is_file() or (artefact.is_unfinished(folder) and parts)
 
 
@@ -36,17 +39,44 @@ def check(folder: Path, *, resume: bool, overwrite: bool) -> None:
         artefact.check_replaceable(folder)
     else:
         artefact.check_folder(folder, "run", overwrite=False)
-    if others := [] if resume or not folder.is_dir() else sorted(entry.name for entry in folder.iterdir() if not _is_part(entry.name)):
+    if folder.is_dir():
+        beside = [] if resume else [entry for entry in beside_parts(folder) if entry.name != artefact.DATES]
+        artefact.check_alone(folder, [*beside, *_within_parts(folder)])
+
+
+def check_outside(folder: Path) -> None:
+    """Raises OutputExistsError if `folder` lies within an artefact or a part of a run, with which it would go when that is replaced. A
+    synthetic log is none: runs may lie beside its tables."""
+    if (outer := outer_of(folder)) is not None:
         raise OutputExistsError(
-            f"{folder}: beside the run that is to be replaced {', '.join(map(shown, others[:5]))} would go, too; nothing was touched. Move "
-            "that, or name another folder."
+            f"{folder} lies within {outer}, which Habitus has written, and would go with it when that is written again; nothing was "
+            "touched. Name a folder outside it."
         )
 
 
-def _is_part(name: str) -> bool:
-    """Whether an entry of a run's folder is of the run."""
-    parts = (artefact.MODEL, artefact.PROFILES, artefact.TIMELINES, artefact.WORK, artefact.DATES, artefact.MARK)
-    return name in (*artefact.RUN_NAMES, *parts) or ".habitus-" in name
+def outer_of(folder: Path) -> Path | None:
+    """The artefact, or the part of a run, that a folder lies within, or None."""
+    return next((outer for outer in folder.resolve().parents if _is_artefact(outer) or run_of(outer) is not None), None)
+
+
+def run_of(folder: Path) -> Path | None:
+    """The run, finished or not, of which this folder is a part, or None."""
+    place = folder.resolve()
+    return place.parent if place.name in _PARTS and is_run(place.parent) else None
+
+
+def _is_artefact(folder: Path) -> bool:
+    return artefact.is_of_habitus(folder) and artefact.kind_of(folder) != SYNTHETIC
+
+
+def beside_parts(folder: Path) -> list[Path]:
+    """What lies in a run's folder, and is neither a part or a file of it nor there for a while only; its runs of other dates are."""
+    ours = (*artefact.RUN_NAMES, *_PARTS, artefact.MARK)
+    return [entry for entry in sorted(folder.iterdir()) if entry.name not in ours and not folders.is_passing(entry)]
+
+
+def _within_parts(folder: Path) -> list[Path]:
+    return [one for part in _PARTS if artefact.is_complete(folder / part) for one in artefact.strangers(folder / part)]
 
 
 def begin(folder: Path, *, resume: bool, overwrite: bool) -> Path:

@@ -35,7 +35,7 @@ def main() -> None:
     except KeyboardInterrupt:
         status = _INTERRUPTED
     if status == _INTERRUPTED:
-        sys.stderr.write("habitus: interrupted; `run` goes on with --resume, `evaluate --cutoffs` when it is called again.\n")
+        sys.stderr.write("habitus: interrupted; `run` goes on with --resume, `evaluate --cutoffs` and `forget` when called again.\n")
     raise SystemExit(status or 0)
 
 

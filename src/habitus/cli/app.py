@@ -226,7 +226,9 @@ def export(
     """Write profiles in another tool's format."""
     from habitus.export import export as write
     from habitus.profiles import Profiles
+    from habitus.run_folder import check_outside
 
+    check_outside(to)
     for file in write(Profiles.open(profiles), to, format, users=users):
         typer.echo(file)
 

@@ -15,18 +15,32 @@ _FILES = (".npy", ".parquet", ".csv", ".txt")
 
 def asked(users: str) -> Path | list[str]:
     """USERS as it was meant: a file, or ids separated by commas. Raises InputError for a folder, a pipe, or a file that is not there."""
-    from habitus.errors import InputError
+    from habitus.errors import InputError, shown
+    from habitus.log.users import whole
 
     file = Path(users)
-    if file.is_file():
+    there = _is_there(file)
+    if there and file.is_file():
+        if whole(users):
+            raise InputError(
+                f"users: there is a file called {users} here, and it may be an id, too; write ./{users} for the file, or go elsewhere."
+            )
         return file
-    if users and (file.exists() or file.suffix in _FILES):
-        what = "is a folder" if file.is_dir() else "is no regular file" if file.exists() else "is not there"
-        raise InputError(f"users: {users} {what}; name a file of ids, or the ids themselves, separated by commas, before --in.")
+    if users and (there or file.suffix in _FILES):
+        what = "is a folder" if file.is_dir() else "is no regular file" if there else "is not there"
+        raise InputError(f"users: {shown(users)} {what}; name a file of ids, or the ids themselves, separated by commas, before --in.")
     ids = [one.strip() for one in users.split(",") if one.strip()]
     if not ids:
         raise InputError(f"users: no id is named in {users!r}; name a file of ids, or ids separated by commas.")
     return ids
+
+
+def _is_there(file: Path) -> bool:
+    """Whether there is such a file or folder; none can have a name as long as a list of ids is."""
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def forgotten(found: "Forgotten") -> None:
@@ -54,6 +68,8 @@ def forgotten(found: "Forgotten") -> None:
         console.print(
             f"{path}: has {number:,} of the ids in plain text still, as a value of somebody's events or in a setting; look at it."
         )
+    if found.searched:
+        console.print(f"{found.searched:,} of the {found.asked:,} ids were looked for in plain text in all files there.", soft_wrap=True)
     for path, why in found.untouched:
         console.print(f"Not touched: {path}: {why}.", soft_wrap=True)
     if found.missing:

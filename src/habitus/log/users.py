@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from habitus import checked
-from habitus.errors import LogError
+from habitus.errors import LogError, shown
 from habitus.log.engine import reading
 
 Array = NDArray[Any]
@@ -56,6 +56,8 @@ def _read(file: Path, column: str | None) -> Array:
         return _parquet_column(file, column)
     with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
         rows = _csv_column(file, list(csv.reader(lines)), column) if file.suffix == ".csv" else list(lines)
+    if nul := next((text for text in rows if "\0" in text), None):
+        raise LogError(f"{file}: {shown(nul.strip())} has a zero byte in it, which no id that Habitus keeps has; {_CURE}.")
     return np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
 
 

@@ -98,6 +98,8 @@ def _alike(one: Timelines, other: Timelines) -> bool:
     """Whether two timelines have the same users with the same events, whatever the codes of their own dictionaries."""
     if not np.array_equal(one.users, other.users) or not np.array_equal(one.lengths, other.lengths):
         return False
+    if any(getattr(one, name) != getattr(other, name) for name in ("fields", "until", "origin", "horizon", "event_types")):
+        return False
     names = list(one.fields)
     for piece in one.pieces():
         ours, theirs = one.read(piece, names), other.read(piece, names)

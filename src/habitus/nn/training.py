@@ -375,7 +375,7 @@ class _Trainer:
         precision = ', or train with precision = "float32"' if own.precision != "float32" else ""
         return TrainingError(
             f"training: {what}, so nothing can be learned any more; lower learning_rate (now {own.learning_rate:g}) or set clip (now "
-            f"{own.clip:g}; 1.0 is a common choice){precision}. What is kept is the last sound checkpoint."
+            f"{own.clip:g}; 1.0 is a common choice){precision}. What a run keeps is its last sound checkpoint."
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from habitus.erasing import SHOWN
 from habitus.judge.leaderboard import UNSEEN
 from habitus.pipeline import COUNTS, RANDOM, WHOLE
 from habitus.report import figures, people, sections
@@ -60,7 +61,9 @@ def page(run: Run, portrait: Portrait, rebuilt: Sequence[Rebuilt], where: UserMa
         headline(run, contents), tag("main", *(body for _, _, body in parts)),
         tag("footer", f"Written by Habitus {run.facts.get('habitus', '')}. This file needs no network: everything it shows is inside it."),
     )  # fmt: skip
+    ids = [*where.users.tolist(), *(one.user for one in seen), *(other for one in seen for other, _, _ in one.neighbours)]
     scripts = "".join([
+        f"{SHOWN.decode()}{json_for_script(list(dict.fromkeys(ids)))}</script>\n",
         f'<script type="application/json" id="figures">{json_for_script(album.specs)}</script>\n',
         f'<script type="application/json" id="map-data">{json_for_script(figures.map_data(where))}</script>\n',
         f"<script>{plotly}</script>\n<script>{_asset('page.js')}</script>\n",
