@@ -203,9 +203,12 @@ def test_run_keeps_its_estimate_beside_what_was_measured(tmp_path: Path, log: An
 def test_dry_run_writes_nothing_and_says_what_run_would(tmp_path: Path, log: Any) -> None:
     """It must be safe to ask."""
     (tmp_path / "small.toml").write_text(RECIPE)
-    shown = habitus("run", tmp_path / "small.toml", tmp_path / "log", "--out", tmp_path / "run", "--dry-run", "--json")
+    shown = habitus(
+        "run", tmp_path / "small.toml", tmp_path / "log", "--out", tmp_path / "run", "--dry-run", "--json",
+        "--rejected", tmp_path / "rejected.csv",
+    )  # fmt: skip
     assert json.loads(shown.stdout)["stages"]["gru"]["at_most"] is True
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists() and not (tmp_path / "rejected.csv").exists()
 
 
 @pytest.mark.parametrize("what", ["memory", "disk"])
@@ -266,6 +269,8 @@ def test_most_disk_counts_what_is_there_for_a_while() -> None:
         ("disk", "a", 9, 8),
     ]
     assert not list(replace(found, memory=22, disk=9).lacking())
+    *_, everything, most, _free = table(replace(found, stages=(Stage("a", 1, 10, 5e6, passing=4e6), Stage("b", 2, 30, 1e6)))).splitlines()
+    assert everything.split()[-2:] == ["6", "MB"] and most.startswith("most at a time") and most.split()[-2:] == ["9", "MB"]
 
 
 def test_gpu_memory_is_compared_with_the_gpus() -> None:

@@ -1,5 +1,6 @@
 """What a log can feed of a recipe, and the fitted model as an artefact."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_grown_shares_are_told() -> None:
     before = {"sku": {"other": 0.10, "absent": 0.0}, "url": {"other": 0.0, "absent": 0.5}}
     now = {"sku": {"other": 0.16, "absent": 0.0}, "url": {"other": 0.04, "absent": 0.5}, "new": {"other": 1.0, "absent": 0.0}}
     assert grown(before, now) == ["field 'sku': 16.0% of events have an unseen value; at fit it was 10.0%."]
+
+
+def test_model_is_shown_in_a_line() -> None:
+    """In a notebook it filled the screen with vocabularies and hashes."""
+    model = Model.open(Path(__file__).parent / "data" / "golden_model_1" / "model")
+    assert re.fullmatch(
+        r"Model\(of events before \d{4}-\d\d-\d\dT00:00:00 UTC; encoders and their columns: \w+ \d+(, \w+ \d+)*\)", repr(model)
+    )
 
 
 def test_model_refuses_names_that_lead_outside(tmp_path: Path) -> None:

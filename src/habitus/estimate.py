@@ -318,14 +318,10 @@ def table(found: Estimate) -> str:
     if small:
         rest = (duration(sum(one.seconds for one in small)), size(max(one.peak for one in small)), size(sum(one.disk for one in small)))
         rows.append((f"{len(small)} others", *rest))
-    rows.append(
-        (
-            "all",
-            ("at most " if any(one.at_most for one in found.stages) else "") + duration(found.seconds),
-            size(found.peak),
-            size(found.needed_disk),
-        )
-    )
+    all_time = ("at most " if any(one.at_most for one in found.stages) else "") + duration(found.seconds)
+    rows.append(("all", all_time, size(found.peak), size(found.written)))
+    if found.needed_disk > found.written:
+        rows.append(("most at a time", "", "", size(found.needed_disk)))  # checkpoints, which go when an encoder is complete
     free = ("unknown" if one is None else size(one) for one in (found.memory, found.disk))
     rows.append(("free", "", *free))
     wide = [max(len(row[column]) for row in rows) for column in range(4)]

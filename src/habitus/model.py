@@ -42,7 +42,7 @@ T = TypeVar("T")
 PIECE_EVENTS, PIECE_USERS = 1 << 22, 1 << 16  # encoded at a time, when vectors go to disk
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """What `fit` learned from a log before a cut-off. `until`: that cut-off, microseconds UTC; `left_out`: members of the recipe
     that the log could not feed, with the reason. `trained_on`: salted hashes of the users it was fitted on, those held out to watch
@@ -57,6 +57,10 @@ class Model:
     shares: dict[str, Any] = field(default_factory=dict)  # other and absent values per field, as they were at fit
     facts: dict[str, Any] = field(default_factory=dict)
     trained_on: TrainedOn | None = None
+
+    def __repr__(self) -> str:
+        widths = ", ".join(f"{encoder.name} {encoder.dim}" for encoder in self.encoders)
+        return f"Model(of events before {np.datetime64(self.until, 'us').astype('M8[s]')} UTC; encoders and their columns: {widths})"
 
     def timelines(
         self, log: EventLog, *, until: int, engine: Engine, users: Array | None = None, folder: Path | None = None,

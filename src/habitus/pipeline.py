@@ -4,7 +4,6 @@ Everything a command does is a function here, so that Python callers and the com
 """
 
 import platform
-import sys
 import tempfile
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from habitus.judge.witness import Witness
 from habitus.log.build import build
 from habitus.log.description import EventLog
 from habitus.log.engine import Engine, engine_named
+from habitus.log.refused import check_refused_file
 from habitus.log.sources import open_log
 from habitus.log.timelines import Timelines
 from habitus.log.vocabulary import fit as fit_vocabulary
@@ -124,6 +124,7 @@ def _run(
         progress=progress,
     )  # fmt: skip
     fitting.seconds["judge"] = round(clock.perf_counter() - judging, 2)
+    most = most_resident()
     facts = {
         "habitus": version("habitus"), "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES}, "device": options.device,
@@ -132,11 +133,12 @@ def _run(
         "log": log.source, "recipe": recipe.as_dict(), "split": {name: moment(time) for name, time in asdict(split).items()},
         "ledger": ledger.to_json(), "users": len(profiles), "known": int(profiles.known.any(1).sum()), "events": timelines.n_events,
         "members_lack": {one.name: dict(one.lacks) for one in fitting.members if one.lacks}, "members_left_out": model.left_out,
-        "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"], "peak_memory_mb": peak_memory(),
+        "tasks_left_out": dict(scoreboard.skipped), "members": model.facts["members"],
+        "peak_memory_mb": None if most is None else round(most / 2**20),
         "comparisons": [one.to_json() for one in scoreboard.compare(WHOLE, COUNTS)] if scoreboard.rows else [],
     }  # fmt: skip
     if out is not None and place is not None:
-        measured = {"seconds": fitting.seconds, "peak_memory": most_resident(), "disk": size_of(place)}
+        measured = {"seconds": fitting.seconds, "peak_memory": most, "disk": size_of(place)}
         facts["estimate"] = {**estimate.to_json(), "measured": measured}
         artefact.write_json(place / artefact.SCORES, scoreboard.to_json())
         run_folder.finish(out, place, facts)
@@ -149,6 +151,9 @@ def planned(
 ) -> Estimate:  # fmt: skip
     """What `run` would take by estimate: time, memory and disk, stage by stage, beside what is free. Nothing is written, nothing refused
     for its size; raises what `run` would raise before it begins."""
+    if options.rejected is not None:
+        check_refused_file(Path(options.rejected))
+        options = replace(options, rejected=None)
     return _planned(_recipe(recipe), _log(log), None if out is None else Path(out), window, only, earlier, options, refuse=False)[-1]
 
 
@@ -324,16 +329,6 @@ def plain_counts(log: EventLog, engine: Engine, until: int, users: Array, progre
 def counts_of(timelines: Timelines) -> Profiles:
     """Ten plain counts of the events of each of these timelines' users."""
     return Statistics(PLAIN_COUNTS, name="plain_counts").fit(timelines).encode(timelines)
-
-
-def peak_memory() -> int | None:
-    """The most memory that this process has held so far, in MB; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(most / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
 @contextmanager

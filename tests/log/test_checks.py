@@ -80,7 +80,7 @@ def test_inspect_names_everything_in_one_go(tmp_path: Path, engine: str) -> None
         "1 of 6 rows have no time: buy.csv, row 4, u = 3, t = None.",
         "1 of 6 rows have a time that cannot be read: buy.csv, row 3, u = 3, t = 'garbage'.",
         "2 rows lie in the future, the last at 2199-01-01 00:00",
-        "1 rows repeat another row",
+        "1 row repeats another row",
         "ragged.csv: row 2 has 4 fields, and the header has 3",
         "torn.parquet: cannot be read",
         "no such file",

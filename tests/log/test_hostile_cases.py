@@ -166,7 +166,7 @@ def test_fields_with_a_dot(engine: str) -> None:
     properties = {"p": (name, pl.DataFrame({name: ["a", "b", "b"], "c.d": ["x", "y", "y"]}))}
     log = frame_log(frame, roles={"target": "e"}, properties=properties)
     texts = "\n".join(one.text for one in inspect(log, engine_named(engine)).findings)
-    assert "1 rows repeat another row" in texts and "1 keys are there more than once (totals.visits b)" in texts
+    assert "1 row repeats another row" in texts and "1 keys are there more than once (totals.visits b)" in texts
     vocabulary, _ = learned(frame_log(frame, properties={"p": (name, properties["p"][1].head(2))}), engine)
     assert vocabulary.values["c.d"].tolist() == ["x", "y"]
 

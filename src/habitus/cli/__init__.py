@@ -1,6 +1,7 @@
 """The command line: the only place that prints. Commands are thin; what they do is in `pipeline`."""
 
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 from habitus.errors import HabitusError
@@ -16,6 +17,9 @@ def main() -> None:
 
     from habitus.cli.app import app
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a log's name or a ▲ that the terminal's encoding lacks is no reason to end
     usage: Any = BadParameter.__base__  # Typer brings a Click of its own, whose errors it does not name
     try:
         if processes.several():  # started by torchrun: the command runs once

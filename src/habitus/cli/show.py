@@ -80,7 +80,7 @@ def inspection(log: "EventLog", found: "Inspection", as_json: bool, ledger: "Led
             "ledger": None if ledger is None else ledger.to_json(),
             "roles": log.roles.model_dump(), "findings": [asdict(one) for one in found.findings], "stops_a_run": found.stops_a_run,
         }  # fmt: skip
-        sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(body, indent=2) + "\n")
         return
     console = console_of()
     console.print(f"{log.source}")

@@ -241,7 +241,7 @@ def _look_at_events(log: EventLog, event: str, engine: Engine, now: int, result:
         )
         result.findings.append(Finding("warning", place, text, late))
     if twice:
-        text = f"{twice:,} rows repeat another row in user, time and every field; they are kept and counted as events."
+        text = f"{twice:,} row{'s repeat' if twice > 1 else ' repeats'} another row in user, time and every field; each is an event."
         result.findings.append(Finding("note", place, text, twice))
     _look_at_values(log, event, engine, result)
     for table in log.events[event].properties:

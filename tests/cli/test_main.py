@@ -1,0 +1,24 @@
+"""What the command line does whatever the command: its streams."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from test_pipeline import on_disk, shop
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_a_terminal_cannot_show_ends_nothing(tmp_path: Path, encoding: str) -> None:
+    """All was done, and then a traceback, and status 1 to whoever called: for a name that the terminal's encoding lacks."""
+    log = on_disk(tmp_path / "名 – ▲", shop(20))
+
+    def check(*more: str) -> bytes:
+        words = [sys.executable, "-m", "habitus", "check", str(tmp_path / "名 – ▲"), *more]
+        return subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": encoding}, check=True, capture_output=True).stdout
+
+    assert b"? ? ?" in check()
+    assert Path(json.loads(check("--json").decode("ascii"))["source"]).name == "log.toml", log
