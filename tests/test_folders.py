@@ -178,3 +178,35 @@ def test_replacing_ours_follows_nothing(tmp_path: Path) -> None:
             part.write_text("new")
         assert (tmp_path / name).read_text() == "new" and not (tmp_path / name).is_symlink()
     assert (tmp_path / "elsewhere").read_text() == "somebody's own" and named(tmp_path) == ["elsewhere", "link", "pipe"]
+
+
+def test_a_file_beside_the_one_that_is_written_stays(tmp_path: Path) -> None:
+    """Somebody's rows.csv.part went when rows.csv was written."""
+    (tmp_path / "rows.csv.part").write_text("mine")
+    with folders.replacing(tmp_path / "rows.csv") as part:
+        part.write_text("ours")
+    assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"rows.csv": "ours", "rows.csv.part": "mine"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be two people")
+def test_holding_is_not_kept_by_another_persons_killed_program(tmp_path: Path) -> None:
+    """In a folder of a group's, whoever was killed kept all others out, for the file with the lock was not theirs to write."""
+    tmp_path.chmod(0o777)
+    lock = folders.beside(tmp_path / "run", folders.LOCK)
+    lock.write_text("process 1 on elsewhere")
+    lock.chmod(0o644)
+    for parent in tmp_path.parents[:-1]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+
+    def other() -> subprocess.CompletedProcess[str]:
+        code = (
+            "import fcntl, os; from pathlib import Path; from habitus import folders; from habitus.errors import HabitusError\n"
+            f"os.setgid(65534); os.setuid(65534)\ntry:\n  with folders.holding(Path({str(tmp_path / 'run')!r})): print('held')\n"
+            "except HabitusError as error: print(error)"
+        )
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    with folders.holding(tmp_path / "run"):
+        assert "is being written at this moment, by process" in other().stdout
+    lock.write_text("process 1 on elsewhere")
+    assert other().stdout == "held\n"

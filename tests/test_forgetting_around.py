@@ -67,11 +67,12 @@ def test_forget_deletes_nothing_that_lies_in_what_it_rewrites(run: Path, inside:
 def test_forget_removes_only_what_killed_programs_left(run: Path) -> None:
     """A folder of somebody's went because of its name, or of the name of a file in it."""
     mine, left, marked = run.parent / ".my.habitus-notes", run.parent / ".run.habitus-new", run.parent / "thesis"
+    (half := run / ".report.html.habitus-part").touch()
     for folder in (mine, left, marked):
         folder.mkdir()
         (folder / "state.json").write_text("{}")
     (marked / ".incomplete").touch()
-    assert {path for path, _ in forget([1], [run.parent]).removed} == {str(left), str(marked)}
+    assert {path for path, _ in forget([1], [run.parent]).removed} == {str(left), str(marked), str(half)}
     assert mine.is_dir() and not left.exists() and not marked.exists()
     marked.mkdir()
     (marked / ".incomplete").touch()
@@ -214,3 +215,11 @@ def test_strangers_are_told_from_parts(run: Path) -> None:
     found = [str(one.relative_to(run)) for whole in ("model", "profiles") for one in artefact.strangers(run / whole)]
     assert sorted(found) == sorted(odd)
     assert len(Timelines.open(run / "timelines")) == 30
+
+
+def test_what_is_being_written_is_as_closed_as_what_it_replaces(tmp_path: Path) -> None:
+    """For as long as the writing takes, everybody could read what only some may."""
+    (old := tmp_path / "old").mkdir(mode=0o700)
+    with folders.apart(old) as new:
+        assert stat.S_IMODE(new.stat().st_mode) == 0o700
+    assert stat.S_IMODE(old.stat().st_mode) == 0o700

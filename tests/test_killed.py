@@ -128,7 +128,7 @@ def test_run_over_a_finished_one_is_old_or_new(
     after = results(other)
     draw = random.Random(7)
     moments = [("", draw.randint(1, len(done))) for _ in range(10 if TORTURE else 1)]
-    written = "os.rename /." + over.name + ".habitus-new/run.json.part"  # the exchange follows, and then the old one is removed
+    written = "os.rename /." + over.name + ".habitus-new/.run.json.habitus-part"  # the exchange follows, and then the old one is removed
     exchanged = []
     for after_it, at in [*moments, (written, 1), (written, 2), (written, 6)]:
         status = commands.habitus(*run(base, over.name, *words, "--seed", "1"), after=after_it, until=at)

@@ -221,6 +221,26 @@ def test_no_count_can_be_wrong_alone(model: Model, tmp_path: Path) -> None:
                 restored(wrong).check()
 
 
+@pytest.mark.parametrize(
+    ("where", "names", "what"),
+    [
+        (("blocks", "statistics"), ("events", "read"), "encoder statistics, events of the timelines"),
+        (("users",), ("out", "unknown"), "users in the timelines"),
+        (("users",), ("in_log", "only_after", "with_events"), "users with an event before the cut-off"),
+    ],
+)
+def test_no_two_counts_can_be_wrong_together(tmp_path: Path, where: Any, names: Any, what: str) -> None:
+    """Two figures of one sum that are wrong alike make it hold; another sum has to hold them against what came before."""
+    told = json.loads(json.dumps(expected(damaged(tmp_path, 1, "parquet"), ["u1", "u2", "u3", "u99"])))
+    at = told
+    for key in where:
+        at = at[key]
+    for name in names:
+        at[name] += 1
+    with pytest.raises(LedgerError, match=f"does not add up: {what}"):
+        restored(told).check()
+
+
 def restored(told: dict[str, Any]) -> Ledger:
     return Ledger(
         told["until"], {name: TableLedger(**one) for name, one in told["tables"].items()}, UserLedger(**told["users"]), told["timelines"],

@@ -67,3 +67,39 @@ def test_a_new_run_deletes_nothing_that_is_no_part_of_a_run(tmp_path: Path, fini
         run_folder.begin(run, resume=False, overwrite=True)
     assert (run / "notes.txt").read_text() == "mine" and (run / "cutoffs").is_dir()
     assert (run_folder.begin(run, resume=True, overwrite=False) / "notes.txt").read_text() == "mine"
+
+
+def test_a_new_run_keeps_nothing_of_an_unfinished_one(tmp_path: Path) -> None:
+    """Parts that another recipe made would be taken for the new run's."""
+    run = tmp_path / "run"
+    run_folder.begin(run, resume=False, overwrite=False)
+    (run / "model").mkdir()
+    (run / "model" / "part").touch()
+    assert (run_folder.begin(run, resume=True, overwrite=False) / "model" / "part").exists()
+    assert not (run_folder.begin(run, resume=False, overwrite=False) / "model").exists() and artefact.is_unfinished(run)
+
+
+def test_what_is_said_of_a_run_does_not_outlive_it(tmp_path: Path) -> None:
+    """A report, an ablation and the facts of the old run would lie in the new one, as if they were its own."""
+    run = finished_run(tmp_path / "run")
+    for name in artefact.SAID_OF_A_RUN:
+        (run / name).write_text("{}")
+    place = run_folder.begin(run, resume=True, overwrite=False)
+    assert place != run and artefact.is_unfinished(place) and (place / "model" / "part").exists()
+    assert not any((place / name).exists() for name in artefact.SAID_OF_A_RUN)
+    for name in artefact.SAID_OF_A_RUN:
+        (place / name).write_text("{}")  # as of who was killed
+    run_folder.begin(run, resume=True, overwrite=False)
+    assert not any((place / name).exists() for name in artefact.SAID_OF_A_RUN)
+    assert all((run / name).exists() for name in artefact.SAID_OF_A_RUN)
+
+
+def test_debris_of_another_start_is_cleared_away(tmp_path: Path) -> None:
+    """What a killed program left beside the run would be in the way, or be copied along."""
+    run = finished_run(tmp_path / "run")
+    (run / artefact.MARK).touch()  # left by who was killed between a run's completion and this
+    for what in (folders.NEW, folders.AREA):
+        folders.beside(run, what).mkdir()
+        (folders.beside(run, what) / "debris").touch()
+    place = run_folder.begin(run, resume=True, overwrite=False)
+    assert not (place / "debris").exists() and not folders.beside(run, folders.AREA).exists() and not artefact.is_unfinished(run)

@@ -30,7 +30,7 @@ ABLATION, CUTOFFS, REPORT = "ablation.json", "cutoffs.json", "report.html"  # in
 FORGOTTEN = "forgotten.json"  # inside RUN: users were removed from it, so that nothing of its training can be taken up
 RUN_NAMES = (RUN_FACTS, SCORES, ABLATION, CUTOFFS, REPORT, FORGOTTEN)  # the files of a RUN
 SAID_OF_A_RUN = (RUN_FACTS, ABLATION, CUTOFFS, REPORT)  # inside RUN: what is said of its results, and goes with them
-_OURS = (".json", ".safetensors", ".parquet", ".npy", ".part")  # how the names of our files end
+_OURS = (".json", ".safetensors", ".parquet", ".npy")  # how the names of our files end
 
 Array = NDArray[Any]
 
@@ -212,7 +212,7 @@ def strangers(folder: Path) -> list[Path]:
 def _strangers(folder: Path, above: str, files: Set[str], parts: Set[str]) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         name = f"{above}{entry.name}"
-        if name.removesuffix(".part") in files or folders.is_passing(entry):
+        if name in files or folders.is_passing(entry):
             continue
         within = entry.is_dir() and not entry.is_symlink()
         if within and name in parts:

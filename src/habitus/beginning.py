@@ -98,7 +98,7 @@ def survey(
     for finding in bad:
         progress.say(f"{finding.where}: {finding.text} They are left out.")
     if not any(found.kept for found in tables.values()):
-        raise LogError(f"{log.source}: no table has a row that can be used.")
+        raise LogError(" ".join([f"{log.source}: no table has a row that can be used.", *(f"{one.where}: {one.text}" for one in bad)]))
     return Survey(tables, log.roles.target)
 
 

@@ -108,8 +108,7 @@ def rewrite_profiles(place: Path, asked: Asked) -> None:
 def rewrite_vectors(part: Path, model: Path | None, asked: Asked) -> None:
     """Rewrite an encoder's part; its model's manifest says so before, and names the new part afterwards."""
     encoder = Encoder.load(part)
-    reader = artefact.opening(part, encoders.KIND)
-    state, facts = reader.arrays("state"), artefact.facts_of(reader.manifest)
+    state, facts = _kept_in(part)
     gone = asked.like(state["users"].dtype.kind == "U")
     kept = ~np.isin(state["users"], gone)
     users, matrix = state["users"][kept], state["matrix"][kept].tobytes()  # copies: the file is about to be replaced
@@ -119,13 +118,18 @@ def rewrite_vectors(part: Path, model: Path | None, asked: Asked) -> None:
         artefact.restate(model, {**artefact.facts_of(manifest), "forgetting": [*manifest.get("forgetting", []), name]})
     encoder.without(gone)
     encoder.save(part, overwrite=True)
-    reader = artefact.opening(part, encoders.KIND)
-    state = reader.arrays("state")
-    same = np.array_equal(state["users"], users) and state["matrix"].tobytes() == matrix and artefact.facts_of(reader.manifest) == facts
+    state, read = _kept_in(part)
+    same = np.array_equal(state["users"], users) and state["matrix"].tobytes() == matrix and read == facts
     if not same or np.isin(state["users"], gone).any():
         raise ArtefactError(f"{part}: read back, the rewritten vectors are not those of the other users; fit the model again.")
     if model is not None:
         restate(model, [name])
+
+
+def _kept_in(part: Path) -> tuple[dict[str, Array], Any]:
+    """The arrays of an encoder's part, and all that it says beside them."""
+    reader = artefact.opening(part, encoders.KIND)
+    return reader.arrays("state"), (artefact.facts_of(reader.manifest), reader.json("settings"), reader.json("facts"))
 
 
 def restate(model: Path, parts: Sequence[Any]) -> None:

@@ -2,7 +2,8 @@
 
 Knows nothing of what the folders hold. Beside FOLDER, while it is being written: `.FOLDER.habitus-new`, the new one (after the exchange,
 for a moment, the old one); `.FOLDER.habitus-lock`, held by who writes; `.FOLDER.habitus-work`, what is needed only while work goes on;
-`.FOLDER.habitus-old`, only where the system cannot exchange two names. Whatever of these a killed process has left, the next writer clears.
+`.FOLDER.habitus-old`, only where the system cannot exchange two names. Beside FILE: `.FILE.habitus-part`. Whatever of these a killed
+process has left, the next writer clears.
 """
 
 import ctypes
@@ -20,9 +21,9 @@ from pathlib import Path
 
 from habitus.errors import OutputExistsError, StorageError
 
-NEW, OLD, LOCK, AREA = "new", "old", "lock", "work"
+NEW, OLD, LOCK, AREA, PART = "new", "old", "lock", "work", "part"
 
-_PASSING = tuple((".habitus-", what) for what in (NEW, OLD, LOCK, AREA))
+_PASSING = tuple((".habitus-", what) for what in (NEW, OLD, LOCK, AREA, PART))
 _LOCK_INSIDE = f".habitus-{LOCK}"
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV)
@@ -122,7 +123,7 @@ def replacing(file: Path, *, ours: bool = False) -> Iterator[Path]:
     if not ours and file.exists() and not file.is_file():
         yield file
         return
-    part = file.with_name(f"{file.name}.part")
+    part = beside(file, PART)
     try:
         part.unlink(missing_ok=True)  # a link there would be written through
         yield part
@@ -254,12 +255,16 @@ def _lock_of(folder: Path) -> Path:
 def _lock(path: Path, folder: Path) -> int:
     """Make and lock a file; its descriptor."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            file, ours = os.open(path, os.O_RDWR | os.O_CREAT, 0o644), True
+        except PermissionError:
+            file, ours = os.open(path, os.O_RDONLY), False  # another person's, who holds it, or was killed
         try:
             _locked_or_raise(file, folder)
-            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                os.truncate(file, 0)
-                os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            if _is_at(file, path):
+                if ours:
+                    os.truncate(file, 0)
+                    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
                 return file
         except OSError:  # a full disk
             path.unlink(missing_ok=True)
@@ -271,13 +276,21 @@ def _lock(path: Path, folder: Path) -> int:
         os.close(file)  # its holder has just let it go, and removed it
 
 
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _check_free(outer: Path, folder: Path) -> None:
     """Raises OutputExistsError if somebody holds a folder that this one lies in."""
     path = _lock_of(outer) if outer.name else None
     if path is None or not path.is_file():
         return
     with suppress(FileNotFoundError, PermissionError):
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDONLY)
         try:
             _locked_or_raise(file, outer, shared=True)
         finally:

@@ -42,6 +42,7 @@ from habitus.trained_on import TrainedOn
 Array = NDArray[Any]
 
 _SHOWN = 5  # ids that were found nowhere
+_LEFT = "left by a program that was killed"
 _SHOWS = "shows single users; `habitus report` writes it again"
 _SEARCHED, _SHORTEST, _BYTES = 1000, 6, 20 << 30  # in plain bytes: most ids, the shortest (bytes), and most bytes read for all of them
 
@@ -153,12 +154,16 @@ class _Search:
         self.held.append(place)
         here = place.resolve()
         for leftover in sorted({*here.parent.glob(f".{glob.escape(here.name)}.habitus-*"), *place.rglob(".*.habitus-*")}):
-            if folders.is_passing(leftover) and leftover.is_dir() and not leftover.is_symlink():
+            if folders.is_passing(leftover) and not leftover.is_symlink():
                 self._left(leftover, folders.of_passing(leftover))
         self._walk(place)
 
     def _left(self, leftover: Path, target: Path) -> None:
-        """A folder beside `target` that a killed program left: the old one, if it has not got its place back, or debris."""
+        """What a killed program left beside `target`: the old folder, if it has not got its place back, or debris."""
+        if not leftover.is_dir():
+            if leftover == folders.beside(target, folders.PART):
+                self._remove(leftover, _LEFT)
+            return
         self.held.append(target)
         if not self.dry_run:
             folders.restore(target)
@@ -166,7 +171,7 @@ class _Search:
             self._walk(leftover)
             return
         if leftover.is_dir():
-            self._remove(leftover, "left by a program that was killed")
+            self._remove(leftover, _LEFT)
 
     def take_steps(self, progress: Progress) -> None:
         """Do what is to be done, while nobody else may write there."""

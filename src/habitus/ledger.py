@@ -2,7 +2,8 @@
 
 Holds counts that others made, each on its own way: the rows where tables are stored, the survey's (`log.checks`), the cut's
 (`log.cutting`), the built timelines', the encoders' and the finished profiles'. Nothing here is worked out from the other end of a sum,
-so a sum that holds says something. Knows no table, no model and no page.
+so a sum that holds says something; only of how many users an encoder knows is no more held than that they are not too many. Knows no
+table, no model and no page.
 """
 
 from collections.abc import Iterator, Mapping

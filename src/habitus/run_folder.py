@@ -123,7 +123,6 @@ def _started(folder: Path, new: Path, *, empty: bool) -> Path:
     folders.remove(part)
     said = artefact.SAID_OF_A_RUN
     shutil.copytree(folder, part, symlinks=True, copy_function=_link, ignore=lambda at, _: said if Path(at) == folder else ())
-    (part / artefact.MARK).touch()
     part.rename(new)
     return new
 

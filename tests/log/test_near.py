@@ -180,3 +180,31 @@ def test_texts_that_differ_invisibly_are_refused(monkeypatch: pytest.MonkeyPatch
     log = EventLog.from_frames({"e": frame}, user="u", time="t")
     with pytest.raises(LogError, match=r"field 'x': the text 'a.x00' ends in a NUL character"):
         fit(log, until=END, engine=engine_named("polars") if way == "near" else far_away(monkeypatch, "polars"))
+
+
+@pytest.mark.parametrize("engine", ["polars", "duckdb"])
+def test_a_row_at_the_cut_off_is_after_it(tmp_path: Path, engine: str) -> None:
+    """The first event of the label window would be known to the profiles, if it is the last one of its batch."""
+    times = pl.Series([3, 5, 4], dtype=pl.Int64).cast(pl.Datetime("us"))
+    pl.DataFrame({"user": [1, 1, 2], "time": times}).write_parquet(tmp_path / "ask.parquet")
+    log = EventLog.from_dict({"user": "user", "time": "time", "events": {"ask": {"path": "ask.parquet", "fields": []}}}, base=tmp_path)
+    vocabulary = fit(log, until=5, engine=engine_named(engine))
+    for until, events in ((4, 1), (5, 2), (6, 3)):
+        assert build(log, vocabulary, until=until, engine=engine_named(engine)).n_events == events
+
+
+@pytest.mark.parametrize("edge", [2**31, -(2**31), 2**32, -(2**32)])
+def test_numbers_at_the_ends_of_fewer_bytes_stay_what_they_are(tmp_path: Path, edge: int) -> None:
+    """An id that comes back as another number is another user, whom nobody knows."""
+    users = sorted([edge - 1, edge, edge + 1])
+    times = pl.Series([1, 2, 3, 4], dtype=pl.Int64).cast(pl.Datetime("us"))
+    users = sorted({*users, -edge})  # far apart: not every number between is a value's place
+    for rows in ([0, 1, 2, 3], [0, 1], [0, 2], [1, 3], [2], [0, 3]):
+        part, items = [users[row] for row in rows], [-one for one in users]
+        pl.DataFrame({"user": users, "time": times, "item": items})[rows].write_parquet(tmp_path / "see.parquet")
+        events = {"see": {"path": "see.parquet", "fields": ["item"]}}
+        log = EventLog.from_dict({"user": "user", "time": "time", "events": events}, base=tmp_path)
+        vocabulary = fit(log, until=9, engine=engine_named("polars"))
+        lines = build(log, vocabulary, until=9, engine=engine_named("polars"))
+        assert lines.users.tolist() == part
+        assert sorted(vocabulary.values["item"].tolist()) == sorted(items[row] for row in rows)

@@ -120,7 +120,7 @@ def test_page_asks_nothing_of_the_network(page: Page) -> None:
 def test_page_data_cannot_run(page: Page) -> None:
     """Ids, values and names of this log are scripts; as elements there are only those of the page itself."""
     scripts = [attrs for tag, attrs in page.elements if tag == "script"]
-    assert [attrs.get("id") for attrs in scripts] == ["figures", "map-data", None, None]
+    assert [attrs.get("id") for attrs in scripts] == ["users-shown", "figures", "map-data", None, None]
     assert not [tag for tag, attrs in page.elements if tag == "img" or any(key.startswith("on") for key in attrs)]
     assert "<script>alert(1)</script>" in page.text  # the shelf's name, as a text
     assert user_id(1) in page.text
@@ -265,8 +265,8 @@ def test_write_shows_the_users_asked_for(copy: Path) -> None:
 def test_write_replaces_its_own_page_and_refuses_a_folder(copy: Path, tmp_path: Path) -> None:
     """Written again after an ablation; and a typing error must not cost the time of a report."""
     assert write(copy) == write(copy) == copy / "report.html"
-    assert not list(copy.glob("*.part"))
-    (tmp_path / "in the way.html.part").mkdir()
+    assert not list(copy.glob(".*-part"))
+    (tmp_path / ".in the way.html.habitus-part").mkdir()
     with pytest.raises(StorageError, match=r"in the way.*What was complete before still is"):
         write(copy, tmp_path / "in the way.html")
     for place in (tmp_path, tmp_path / "no" / "folder.html"):

@@ -237,7 +237,6 @@ class Near:
             known = self.distinct(USER)
             self._asked = np.zeros(len(known) + 1, bool)
             self._asked[known.find(users)] = True
-            self._asked[-1] = False
 
     def distinct(self, name: str) -> Distinct:
         """The values of an own field, or of USER, in order; there may be some that no row has."""

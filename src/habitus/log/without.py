@@ -41,7 +41,7 @@ def rewrite(folder: Path, users: Array) -> int:
             number += 1
         store.save_index(writer, _index(kept, codes, counted), number)
     new = Timelines.open(folder)
-    if np.isin(new.users, users).any() or not _alike(kept, new):
+    if not _alike(kept, new):
         raise ArtefactError(f"{folder}: read back, the rewritten timelines are not those of the other users; make them anew from the log.")
     return int(gone.sum())
 
