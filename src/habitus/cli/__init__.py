@@ -1,6 +1,7 @@
 """The command line: the only place that prints. Commands are thin; what they do is in `pipeline`."""
 
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Any
 
@@ -19,7 +20,8 @@ def main() -> None:
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a log's name or a ▲ that the terminal's encoding lacks is no reason to end
+            with suppress(OSError):  # a stream that its opener has wrapped otherwise stays as it is
+                stream.reconfigure(errors="replace")  # a log's name or a ▲ that the terminal's encoding lacks is no reason to end
     usage: Any = BadParameter.__base__  # Typer brings a Click of its own, whose errors it does not name
     try:
         if processes.several():  # started by torchrun: the command runs once
