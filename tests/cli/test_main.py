@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from habitus.log import sources
+from shop_helper import habitus
 from test_pipeline import on_disk, shop
 
 
@@ -22,3 +24,14 @@ def test_what_a_terminal_cannot_show_ends_nothing(tmp_path: Path, encoding: str)
 
     assert b"? ? ?" in check()
     assert Path(json.loads(check("--json").decode("ascii"))["source"]).name == "log.toml", log
+
+
+def test_memory_that_runs_out_is_told_in_a_paragraph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty lines of another library's code say less than that memory ran out, and that nothing is lost."""
+
+    def refused(*given: object) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(sources, "open_log", refused)
+    said = habitus("check", tmp_path, status=1)
+    assert said.stderr.startswith("habitus: memory ran out.") and said.stderr.count("\n") == 1 and not said.stdout

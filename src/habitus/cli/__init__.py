@@ -10,6 +10,10 @@ from habitus.folders import refused
 from habitus.nn import processes
 
 _INTERRUPTED = 130
+_NO_MEMORY = (
+    "habitus: memory ran out. What was complete before still is; give the process more, or change the recipe (`habitus run … --dry-run` says "
+    "which stage needs how much), and do it again (`run` goes on with --resume).\n"
+)
 
 
 def main() -> None:
@@ -37,6 +41,9 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     except OSError as error:  # a full disk, a folder that may not be written to, where no `folders.holding` has said so already
         sys.stderr.write(f"habitus: {refused(error)}\n")
+        raise SystemExit(1) from None
+    except MemoryError:  # where the system refuses memory (`ulimit -v`), rather than end the process
+        sys.stderr.write(_NO_MEMORY)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         status = _INTERRUPTED

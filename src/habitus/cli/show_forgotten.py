@@ -68,8 +68,8 @@ def forgotten(found: "Forgotten") -> None:
         console.print(
             f"{path}: has {number:,} of the ids in plain text still, as a value of somebody's events or in a setting; look at it."
         )
-    if found.searched:
-        console.print(f"{found.searched:,} of the {found.asked:,} ids were looked for in plain text in all files there.", soft_wrap=True)
+    if 0 < found.searched < found.asked:
+        console.print(f"{found.searched:,} of the {found.asked:,} ids were looked for in plain text, too.", soft_wrap=True)
     for path, why in found.untouched:
         console.print(f"Not touched: {path}: {why}.", soft_wrap=True)
     if found.missing:
