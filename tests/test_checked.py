@@ -121,3 +121,42 @@ def test_npy_second_witness(tmp_path: Path, array: np.ndarray) -> None:
     """A sound file would be refused, or read as something else than NumPy reads."""
     np.save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(checked.npy(tmp_path / "a.npy"), np.load(tmp_path / "a.npy"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "a/../b", "/etc/passwd", "a\\b", "..", ".", "", "a//b", "a/./b", "C:x", "a\0b", 7, None]
+)
+def test_names_that_lead_outside(tmp_path: Path, name: Any) -> None:
+    """A manifest from elsewhere would have us read, or write, another folder; one that is read on Windows, too."""
+    with pytest.raises(ArtefactError, match="leads outside"):
+        checked.inside(tmp_path, name)
+    assert checked.inside(tmp_path, "a/b..c/.d") == tmp_path / "a" / "b..c" / ".d"
+
+
+def test_whole_numbers_at_the_ends_of_64_bits(tmp_path: Path) -> None:
+    """A seed at the end of its range would be refused, or one beyond it overflow far away."""
+    file = tmp_path / "a.json"
+    for number in (2**64 - 1, 1 - 2**64):
+        file.write_text(str(number))
+        assert checked.json_of(file) == number
+    for number in (2**64, -(2**64)):
+        file.write_text(str(number))
+        with pytest.raises(ArtefactError, match="64 bits"):
+            checked.json_of(file)
+
+
+def test_json_of_any_size_is_not_read(tmp_path: Path) -> None:
+    """A file of a terabyte, of zeros that take no room, would fill the memory."""
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ArtefactError, match="more than 64 MiB"):
+        checked.json_of(tmp_path / "a.json")
+
+
+def test_ids_come_once_and_ascend() -> None:
+    """A user who is there twice has two vectors, and whoever looks one up finds either."""
+    assert checked.ids(np.array([1, 2, 5]), "f").tolist() == [1, 2, 5]
+    for wrong in ([1, 1], [2, 1]):
+        for kind in (np.int64, str):
+            with pytest.raises(ArtefactError):
+                checked.ids(np.array(wrong).astype(kind), "f")

@@ -210,3 +210,48 @@ def test_holding_is_not_kept_by_another_persons_killed_program(tmp_path: Path) -
         assert "is being written at this moment, by process" in other().stdout
     lock.write_text("process 1 on elsewhere")
     assert other().stdout == "held\n"
+
+
+def test_names_change_after_what_they_name_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut the name could be there, and what it names be empty."""
+    done: list[str] = []
+    for module, name in ((os, "fsync"), (Path, "replace"), (Path, "rename")):
+        honest = getattr(module, name)
+
+        def noted(*given: Any, name: str = name, honest: Callable[..., Any] = honest) -> Any:
+            done.append(name)
+            return honest(*given)
+
+        monkeypatch.setattr(module, name, noted)
+    with folders.replacing(tmp_path / "file") as part:
+        part.write_text("x")
+    assert done == ["fsync", "replace"]
+    done.clear()
+    written(tmp_path / "new", "x")
+    assert done == ["fsync", "rename", "fsync"]
+
+
+def test_the_old_one_comes_back_where_the_new_one_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two names cannot be exchanged, a refusal of the second rename would leave neither."""
+    written(tmp_path / "run", "old")
+    monkeypatch.setattr(folders, "_exchanged", lambda one, other: False)
+    honest = Path.rename
+
+    def refusing(self: Path, target: Path) -> Path:
+        if self.name.endswith("-new"):
+            raise OSError(errno.EIO, "Input/output error")
+        return honest(self, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(StorageError, match="Input/output error"):
+        written(tmp_path / "run", "new")
+    assert (tmp_path / "run" / "file").read_text() == "old" and named(tmp_path) == ["run"]
+
+
+def test_replacing_does_not_write_through_a_link(tmp_path: Path) -> None:
+    """Whoever may write beside a file could have another one overwritten."""
+    (tmp_path / "theirs").write_text("theirs")
+    folders.beside(tmp_path / "file", folders.PART).symlink_to(tmp_path / "theirs")
+    with folders.replacing(tmp_path / "file") as part:
+        part.write_text("ours")
+    assert (tmp_path / "theirs").read_text() == "theirs" and (tmp_path / "file").read_text() == "ours"

@@ -62,10 +62,16 @@ def test_free_memory_heeds_a_control_groups_limit(tmp_path: Path, files: dict[st
     assert machine.free_memory(system(tmp_path, files)) == left
 
 
-def test_free_memory_without_proc_is_half_the_machines(tmp_path: Path) -> None:
-    """On a system without /proc a run must neither fail nor be refused for what nobody knows."""
-    found = machine.free_memory(tmp_path)
-    assert found is None or found > 0
+def test_free_memory_without_proc_is_half_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without /proc all of the memory would be taken for free; or a run fail, where the system does not tell even that."""
+    monkeypatch.setattr(machine.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.__getitem__, raising=False)
+    assert machine.free_memory(tmp_path) == 2_048_000
+
+    def nothing(name: str) -> int:
+        raise ValueError(name)
+
+    monkeypatch.setattr(machine.os, "sysconf", nothing, raising=False)
+    assert machine.free_memory(tmp_path) is None
 
 
 def test_free_disk_is_that_of_the_folder_to_come(tmp_path: Path) -> None:

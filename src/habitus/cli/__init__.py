@@ -11,7 +11,7 @@ from habitus.nn import processes
 
 _INTERRUPTED = 130
 _NO_MEMORY = (
-    "habitus: memory ran out. What was complete before still is; give the process more, or change the recipe (`habitus run … --dry-run` says "
+    "habitus: memory ran out. What was complete before still is; give the process more, or change the recipe (`run --dry-run` says "
     "which stage needs how much), and do it again (`run` goes on with --resume).\n"
 )
 
