@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from habitus.cli.listening import Bars, Lines
+from habitus.cli.show import console_of
 from habitus.log import sources
 from shop_helper import habitus
 from test_pipeline import on_disk, shop
@@ -35,3 +37,15 @@ def test_memory_that_runs_out_is_told_in_a_paragraph(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sources, "open_log", refused)
     said = habitus("check", tmp_path, status=1)
     assert said.stderr.startswith("habitus: memory ran out.") and said.stderr.count("\n") == 1 and not said.stdout
+
+
+def test_names_of_anybodys_data_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An id with an escape sequence would clear the screen, or hide what is printed; one like :dog: come out as a picture."""
+    nasty = "[bold]x[/] :dog: \x1b[2J\x9b1m \u202egnol"
+    said = r"[bold]x[/] :dog: \x1b[2J\x9b1m \u202egnol"
+    console_of().print(nasty)
+    Lines().say(nasty)
+    Bars().say(nasty)
+    out, err = capsys.readouterr()
+    assert out == said + "\n" and err == 2 * (said + "\n")
+    assert said[said.index(r"\x1b") :] in habitus("check", tmp_path / nasty, status=2).stderr

@@ -101,3 +101,21 @@ def test_several_columns_of_a_list_of_users_are_no_guess(tmp_path: Path) -> None
     for name in ("w.parquet", "w.csv", "numbered.csv"):
         with pytest.raises(LogError, match="has 2 columns"):
             read_users(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["ids.csv", "ids.txt"])
+def test_spaces_around_an_id_are_not_taken_away_unasked(tmp_path: Path, name: str) -> None:
+    """Who is called " a" was looked for as "a", who may be somebody else, and be forgotten."""
+    file = tmp_path / name
+    file.write_bytes(b" user_id \r\n 7\n8 \r\n\r\n"[0 if name.endswith("csv") else 11 :])
+    assert ids_like(read_users(file), False).tolist() == [7, 8]
+    file.write_text("b\n a\n")
+    with pytest.raises(LogError, match="' a' has spaces around it"):
+        read_users(file)
+
+
+def test_a_field_beyond_what_csv_readers_take_is_told(tmp_path: Path) -> None:
+    """It ended in a traceback of the reader."""
+    (tmp_path / "ids.csv").write_text("user_id\n" + "x" * 200_000)
+    with pytest.raises(LogError, match="field larger than field limit"):
+        read_users(tmp_path / "ids.csv")

@@ -21,6 +21,7 @@ def main() -> None:
     from typer import BadParameter
 
     from habitus.cli.app import app
+    from habitus.cli.terminal import printable
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -34,13 +35,13 @@ def main() -> None:
             join()
         status = app(prog_name="habitus", standalone_mode=False)  # Typer makes an exit with status 130 of an interruption
     except HabitusError as error:
-        sys.stderr.write(f"habitus: {error}\n")
+        sys.stderr.write(printable(f"habitus: {error}\n"))
         raise SystemExit(error.exit_status) from None
     except usage as error:
-        sys.stderr.write(_usage(error))
+        sys.stderr.write(printable(_usage(error)))
         raise SystemExit(error.exit_code) from None
     except OSError as error:  # a full disk, a folder that may not be written to, where no `folders.holding` has said so already
-        sys.stderr.write(f"habitus: {refused(error)}\n")
+        sys.stderr.write(printable(f"habitus: {refused(error)}\n"))
         raise SystemExit(1) from None
     except MemoryError:  # where the system refuses memory (`ulimit -v`), rather than end the process
         sys.stderr.write(_NO_MEMORY)

@@ -311,11 +311,12 @@ def forget(
     from habitus.cli.listening import listener
     from habitus.forgetting import forget as forgetting
 
-    found = forgetting(show_forgotten.asked(users), [*within, *(more or [])], dry_run=dry_run, progress=listener(quiet))
+    asked = show_forgotten.asked(users)
+    found = forgetting(asked, [*within, *(more or [])], dry_run=dry_run, progress=listener(quiet))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
-        show_forgotten.forgotten(found)
+        show_forgotten.forgotten(found, asked if isinstance(asked, Path) else None)
 
 
 def _options(engine: str, bad_rows: Any, rejected: Path | None, users: Path | None, device: str, seed: int, quiet: bool) -> "Options":

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from habitus.cli.terminal import Plain, printable
 from habitus.progress import SILENT
 from habitus.progress import Progress as Listener
 
@@ -29,15 +29,15 @@ class Bars:
     """A bar per stage on stderr, with units per second and the time left."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = Plain(stderr=True)
 
     @contextmanager
     def stage(self, title: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
         """Show one stage; a stage that took two seconds or more leaves a line behind."""
         begin = time.perf_counter()
         columns = [
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f} %"),
-            _Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=16),
+            TextColumn("{task.percentage:>3.0f} %"), _Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
         ]  # fmt: skip
         columns = columns if self._console.width >= _WIDE else columns[:-1]  # squeezed columns say nothing
         state: dict[str, Any] = {"done": 0, "note": ""}
@@ -52,11 +52,11 @@ class Bars:
             yield advance
         line = _line(title, state["done"], unit, time.perf_counter() - begin, state["note"])
         if line:
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(line)
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 class Lines:
@@ -79,7 +79,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable(text) + "\n")
 
 
 def listener(quiet: bool) -> Listener:

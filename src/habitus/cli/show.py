@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from habitus.cli.terminal import Plain
 from habitus.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 _WIDTH = 110  # where there is no terminal to ask
 
 
-def console_of() -> Console:
+def console_of() -> Plain:
     """Standard output, as wide as the terminal; 110 columns where there is none to ask."""
-    return Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False, soft_wrap=False)
+    return Plain(width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def with_interval(score: float, low: float | None, high: float | None) -> str:

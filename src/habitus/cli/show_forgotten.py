@@ -43,10 +43,12 @@ def _is_there(file: Path) -> bool:
         return False
 
 
-def forgotten(found: "Forgotten") -> None:
-    """Folder by folder what was rewritten, which models need refitting, and what is left to the caller."""
+def forgotten(found: "Forgotten", file: Path | None = None) -> None:
+    """Folder by folder what was rewritten, which models need refitting, and what is left to the caller; `file`: where the ids are from."""
     console = console_of()
     will = found.dry_run
+    if file is not None:
+        console.print(f"{found.asked:,} ids from the file {file}.", soft_wrap=True)
     if will:
         console.print("Nothing was changed; this is what would be done.")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -1,7 +1,7 @@
 """A list of user ids in a file, and ids as a log has them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,31 @@ def _read(file: Path, column: str | None) -> Array:
     if file.suffix == ".parquet":
         return _parquet_column(file, column)
     with file.open(encoding="utf-8-sig", newline="" if file.suffix == ".csv" else None) as lines:
-        rows = _csv_column(file, list(csv.reader(lines)), column) if file.suffix == ".csv" else list(lines)
+        rows = _csv_column(file, _csv_rows(lines), column) if file.suffix == ".csv" else [line.rstrip("\r\n") for line in lines]
     if nul := next((text for text in rows if "\0" in text), None):
         raise LogError(f"{file}: {shown(nul.strip())} has a zero byte in it, which no id that Habitus keeps has; {_CURE}.")
+    spaced = [
+        text
+        for number, text in enumerate(rows)
+        if text.strip() not in (text.strip("\r\n"), "") and not _may_be_trimmed(text.strip(), number == 0)
+    ]
+    if spaced:
+        raise LogError(
+            f"{file}: {shown(spaced[0])} has spaces around it, and may or may not be an id so; take them away, or save as .parquet."
+        )
     return np.array(list(dict.fromkeys(text.strip() for text in rows if text.strip())), str)
+
+
+def _may_be_trimmed(text: str, first: bool) -> bool:
+    """Whether spaces around this text say nothing: it is a number, or the header."""
+    return whole(text) or (first and text.lower() in HEADERS)
+
+
+def _csv_rows(lines: Iterable[str]) -> list[list[str]]:
+    try:
+        return list(csv.reader(lines))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
 
 
 def ids_like(users: Array | Sequence[Any], text: bool, header: str | None = None, where: str = "users") -> Array:
