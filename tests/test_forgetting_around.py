@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from habitus import artefact, folders
-from habitus.errors import InputError, LogError, OutputExistsError
+from habitus.errors import ArtefactError, InputError, LogError, OutputExistsError
 from habitus.forgetting import forget
 from habitus.log.sources import synthetic
 from habitus.log.timelines import Timelines
@@ -223,3 +223,18 @@ def test_what_is_being_written_is_as_closed_as_what_it_replaces(tmp_path: Path) 
     with folders.apart(old) as new:
         assert stat.S_IMODE(new.stat().st_mode) == 0o700
     assert stat.S_IMODE(old.stat().st_mode) == 0o700
+
+
+def test_another_programs_manifest_is_not_in_the_way(run: Path) -> None:
+    """A web page's manifest.json somewhere below stopped every erasure; one of ours that is damaged must."""
+    (page := run.parent / "page").mkdir()
+    (page / "manifest.json").write_text('{"name": "app", "icons": []}')
+    shutil.copytree(run / "profiles", page / "profiles")
+    user = somebody(run)
+    found = forget([user], [run.parent])
+    assert user not in Profiles.open(page / "profiles").users
+    assert (str(page), "1 file of other kinds: manifest.json") in found.untouched
+    for damaged in ('{"kind": "profiles"}', "{"):
+        (page / "profiles" / "manifest.json").write_text(damaged)
+        with pytest.raises(ArtefactError, match=r"Nothing was changed"):
+            forget([user], [run.parent])

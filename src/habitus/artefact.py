@@ -232,13 +232,15 @@ def odd_files(folder: Path) -> list[Path]:
     ]
 
 
-def is_of_habitus(folder: Path) -> bool:
-    """Whether a folder has a manifest that Habitus may have written; other programs call files so, too."""
+def is_of_habitus(folder: Path, *, surely: bool = True) -> bool:
+    """Whether a folder has a manifest that Habitus may have written: other programs call files so, too. What can be neither told from
+    one of ours nor read as one, for it may be damaged, is one unless `surely`."""
     try:
-        manifest = read_json(folder / MANIFEST) if is_complete(folder) else None
+        manifest = read_json(folder / MANIFEST) if is_complete(folder) else {}
     except ArtefactError:
-        return False
-    return isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) and {"format", "kind"} <= manifest.keys()
+        return not surely
+    has = {"format", "kind", "files"} & manifest.keys() if isinstance(manifest, dict) else set()
+    return len(has) == 3 if surely else bool(has)
 
 
 def reopen(folder: Path) -> None:

@@ -184,7 +184,7 @@ class _Search:
                 advance(1)
 
     def _walk(self, place: Path) -> None:
-        if artefact.is_complete(place):
+        if artefact.is_of_habitus(place, surely=False):
             self._artefact(place)
         elif run_folder.is_run(place):
             self._run(place)
@@ -208,7 +208,8 @@ class _Search:
             elif not self._report(entry) and entry.name != artefact.CUTOFFS:
                 files.append(str(entry.relative_to(place)))
         if files:
-            self.untouched.append((str(place), f"{len(files):,} files of other kinds: {', '.join(files[:3])}{', …' * (len(files) > 3)}"))
+            some = f"{len(files):,} file{'s' if len(files) > 1 else ''} of other kinds: {', '.join(files[:3])}{', …' * (len(files) > 3)}"
+            self.untouched.append((str(place), some))
 
     def _report(self, file: Path) -> bool:
         """Whether a file is a report; one that shows any of the users is removed."""
